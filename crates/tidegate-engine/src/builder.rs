@@ -1,0 +1,309 @@
+//! `LoopBuilder`: puts listeners, services and limits together into a [`Loop`].
+
+use std::any::TypeId;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, sockopt};
+use tidegate_buf::Pool;
+use tidegate_reactor::{Epoll, Errno, Reactor};
+use tidegate_timer::Wheel;
+
+use crate::event_loop::accept::Accepting;
+use crate::event_loop::{Loop, Stage};
+use crate::handle::{Command, Shared};
+use crate::host::{Host, Hosted};
+use crate::io::{Site, Turn};
+use crate::metrics::{Metrics, ProcessMetrics};
+use crate::table::Table;
+use crate::{CounterDef, Service};
+
+/// Limits of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Connections at the same time; peers beyond it wait in the kernel's queue. Default 10,000.
+    pub max_connections: usize,
+    /// Bytes of output that wait for all peers together. Default 256 MiB.
+    pub max_output_bytes: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { max_connections: 10_000, max_output_bytes: 256 << 20 }
+    }
+}
+
+/// Why a service or a loop could not be made.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A service of whatever type, ready to be put into a loop.
+pub struct BoxedService {
+    host: Box<dyn Hosted>,
+    note: TypeId,
+    counters: &'static [CounterDef],
+}
+
+impl BoxedService {
+    /// Boxes a service.
+    #[must_use]
+    pub fn new<S: Service>(service: S) -> Self {
+        Self { host: Box::new(Host::new(service)), note: Host::<S>::note_type(), counters: S::COUNTERS }
+    }
+
+    /// The service's own counters.
+    #[must_use]
+    pub fn counters(&self) -> &'static [CounterDef] {
+        self.counters
+    }
+}
+
+impl fmt::Debug for BoxedService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxedService").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+/// A listening socket, and how it is shared with other processes.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    shared: bool,
+}
+
+impl Socket {
+    /// A socket that this process alone polls: its own of a `SO_REUSEPORT` group, or the only one.
+    #[must_use]
+    pub fn own(fd: impl Into<OwnedFd>) -> Self {
+        Self { fd: fd.into(), shared: false }
+    }
+
+    /// One socket that several processes poll; each connection wakes one of them.
+    #[must_use]
+    pub fn shared(fd: impl Into<OwnedFd>) -> Self {
+        Self { fd: fd.into(), shared: true }
+    }
+}
+
+impl<T: Into<OwnedFd>> From<T> for Socket {
+    fn from(fd: T) -> Self {
+        Self::own(fd)
+    }
+}
+
+/// Puts a loop together.
+///
+/// ```
+/// use tidegate_engine::{Decoded, EngineConfig, Flow, Io, LoopBuilder, Peer, Refusal, Service};
+///
+/// struct Echo;
+/// impl Service for Echo {
+///     type Session = ();
+///     type Head = ();
+///     type Note = ();
+///     fn on_open(&self, _: &mut Io<'_>, _: &Peer<'_>) -> Result<(), Refusal> { Ok(()) }
+///     fn decode(&self, _: &mut (), input: &[u8]) -> Decoded<()> {
+///         Decoded::Message { len: input.len(), head: () }
+///     }
+///     fn on_message(&self, io: &mut Io<'_>, _: &mut (), _: (), bytes: &[u8]) -> Flow {
+///         io.send(bytes);
+///         Flow::Continue
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let running = LoopBuilder::new(EngineConfig::default()).listen("echo", socket, || Ok(Echo)).spawn()?;
+/// running.stop();
+/// running.join()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct LoopBuilder {
+    config: EngineConfig,
+    listeners: Vec<(String, Socket, Result<BoxedService, BoxError>)>,
+    metrics: Option<ProcessMetrics>,
+}
+
+impl LoopBuilder {
+    /// Starts with no listener.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        Self { config, listeners: Vec::new(), metrics: None }
+    }
+
+    /// Adds a listener with the service that `factory` makes. Its error is the error of the build.
+    #[must_use]
+    pub fn listen<S: Service>(
+        self,
+        name: &str,
+        socket: impl Into<Socket>,
+        factory: impl FnOnce() -> Result<S, BoxError>,
+    ) -> Self {
+        let service = factory().map(BoxedService::new);
+        self.listen_boxed(name, socket, service)
+    }
+
+    /// Adds a listener with a boxed service.
+    #[must_use]
+    pub fn listen_boxed(
+        mut self,
+        name: &str,
+        socket: impl Into<Socket>,
+        service: Result<BoxedService, BoxError>,
+    ) -> Self {
+        self.listeners.push((name.to_owned(), socket.into(), service));
+        self
+    }
+
+    /// Counts in `metrics`, which must have room for as many listeners. Without it, the loop counts for itself.
+    #[must_use]
+    pub fn metrics(mut self, metrics: ProcessMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Makes the loop and a handle to it.
+    ///
+    /// # Errors
+    ///
+    /// The first factory's error, the kernel's when it cannot poll, or that there are more listeners than metrics for
+    /// them or than [`MAX_LISTENERS`].
+    pub fn build(self) -> Result<(Loop<Epoll>, LoopHandle), BoxError> {
+        let mut reactor = Epoll::new()?;
+        let count = self.listeners.len();
+        let metrics = self.metrics.unwrap_or_else(|| Metrics::on_heap(count).process(0));
+        let most = metrics.listeners().min(MAX_LISTENERS);
+        if count > most {
+            return Err(format!("{count} listeners, where there is room for {most}").into());
+        }
+        let (mut hosts, mut sites, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (name, socket, service)) in self.listeners.into_iter().enumerate() {
+            let BoxedService { host, note, .. } = service
+                .map_err(|error| -> BoxError { format!("service of listener \"{name}\": {error}").into() })?;
+            prepare(&socket.fd)?;
+            ids.push(reactor.listen(socket.fd, socket.shared)?);
+            hosts.push(host);
+            sites.push(Site { name: name.into(), metrics: metrics.listener(index), note });
+        }
+        let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections));
+        let blocks = self.config.max_output_bytes / OUTPUT_BLOCK_BYTES;
+        let turn = Turn {
+            out: Vec::new(),
+            files: Vec::new(),
+            timers: Wheel::new(reactor.now()),
+            pool: Pool::new(OUTPUT_BLOCK_BYTES, blocks, IDLE_BLOCKS),
+            now: reactor.now(),
+            unix_time: reactor.unix_time(),
+            retiring: false,
+            shared: Arc::clone(&shared),
+        };
+        let this = Loop {
+            reactor,
+            conns: Table::new(self.config.max_connections),
+            hosts,
+            sites,
+            listeners: ids,
+            turn,
+            metrics,
+            letters: Vec::new(),
+            again: Vec::new(),
+            again_now: Vec::new(),
+            spares: Vec::new(),
+            accepting: Accepting::default(),
+            stage: Stage::Serving,
+        };
+        Ok((this, LoopHandle { shared }))
+    }
+
+    /// Makes the loop and runs it on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), or when no thread can be started.
+    pub fn spawn(self) -> Result<Running, BoxError> {
+        let (mut event_loop, handle) = self.build()?;
+        let thread = std::thread::Builder::new().name("loop-0".into()).spawn(move || event_loop.run())?;
+        Ok(Running { handle, thread })
+    }
+}
+
+/// Makes a listening socket fit for a loop, whoever opened it.
+fn prepare(socket: &OwnedFd) -> Result<(), Errno> {
+    rustix::io::ioctl_fionbio(socket, true)?;
+    let domain = sockopt::socket_domain(socket)?;
+    if domain == AddressFamily::INET || domain == AddressFamily::INET6 {
+        // A batch leaves in one call, so there is nothing to wait for. Accepted sockets inherit it (tcp(7)).
+        sockopt::set_tcp_nodelay(socket, true)?;
+    }
+    Ok(())
+}
+
+/// How many listeners a loop may have.
+pub const MAX_LISTENERS: usize = 1024;
+const OUTPUT_BLOCK_BYTES: usize = 16 << 10;
+/// Blocks kept for the next refused output: 4 MiB.
+const IDLE_BLOCKS: usize = 256;
+
+/// Tells a loop to end, from any thread.
+#[derive(Clone, Debug)]
+pub struct LoopHandle {
+    shared: Arc<Shared>,
+}
+
+impl LoopHandle {
+    /// Stop accepting; end when the connections have, or have been closed after `grace`.
+    pub fn quit(&self, grace: Duration) {
+        self.shared.command(Command::Quit { grace });
+    }
+
+    /// Close everything and end.
+    pub fn stop(&self) {
+        self.shared.command(Command::Stop);
+    }
+}
+
+/// A loop on a thread of its own.
+#[derive(Debug)]
+pub struct Running {
+    handle: LoopHandle,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    /// See [`LoopHandle::quit`].
+    pub fn quit(&self, grace: Duration) {
+        self.handle.quit(grace);
+    }
+
+    /// See [`LoopHandle::stop`].
+    pub fn stop(&self) {
+        self.handle.stop();
+    }
+
+    /// A handle that outlives this value.
+    #[must_use]
+    pub fn handle(&self) -> LoopHandle {
+        self.handle.clone()
+    }
+
+    /// Whether the loop has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end of the loop.
+    ///
+    /// # Errors
+    ///
+    /// The loop's, or that it panicked, which is a bug of the engine.
+    pub fn join(self) -> io::Result<()> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the event loop panicked")))
+    }
+}

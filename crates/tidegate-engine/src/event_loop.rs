@@ -1,0 +1,232 @@
+//! `Loop`: one thread's event loop: listeners, connections, deadlines and what follows from each completion.
+//!
+//! One turn: wait, handle a bounded batch of completions, go on with what was cut short, expire timers. A connection is
+//! settled after each of its events: output sent, reading paused or resumed, deadline armed. Nothing here knows a
+//! protocol, and only this thread touches its connections.
+//!
+//! Invariant: between events the batch in `turn` is empty, so that nothing meant for one peer reaches another.
+
+use tidegate_reactor::{Completion, End, Errno, ListenerId, Reactor, Token};
+use tidegate_timer::{Instant, TimerQueue};
+
+use crate::conn::{Conn, State};
+use crate::handle::Letter;
+use crate::host::{Event, Hosted};
+use crate::io::{Io, Site, Turn};
+use crate::metrics::{ProcessMetrics, ProcessWord};
+use crate::{Flow, Reason};
+
+pub(crate) mod accept;
+mod closing;
+mod deadline;
+mod flush;
+mod input;
+mod letters;
+mod retiring;
+
+/// An event loop over a reactor. Made by [`LoopBuilder`](crate::LoopBuilder); [`run`](Self::run) returns when it was told
+/// to stop.
+pub struct Loop<R: Reactor> {
+    pub(crate) reactor: R,
+    pub(crate) conns: crate::table::Table<Conn>,
+    /// By listener: the service, and what its connections have in common.
+    pub(crate) hosts: Vec<Box<dyn Hosted>>,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) listeners: Vec<ListenerId>,
+    pub(crate) turn: Turn,
+    pub(crate) metrics: ProcessMetrics,
+    /// Emptied letters' vector, swapped with the mailbox's.
+    pub(crate) letters: Vec<(Token, Letter)>,
+    /// Connections that go on without a completion, each once (`Conn::listed`); and those being gone on with.
+    pub(crate) again: Vec<Token>,
+    pub(crate) again_now: Vec<Token>,
+    /// Emptied input buffers, for the next message that comes in pieces.
+    pub(crate) spares: Vec<Vec<u8>>,
+    pub(crate) accepting: accept::Accepting,
+    pub(crate) stage: Stage,
+}
+
+/// How far the loop is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// Told to quit: listeners are gone, and what has already arrived is read in at most so many more turns.
+    LastReads {
+        until: Instant,
+        turns: usize,
+    },
+    /// Services were told; connections end on their own until the deadline.
+    Retiring {
+        until: Instant,
+    },
+    Stopped,
+}
+
+impl<R: Reactor> std::fmt::Debug for Loop<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loop")
+            .field("connections", &self.conns.len())
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Reactor> Loop<R> {
+    /// Serves until it is told to stop, or to quit and all connections have ended.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the reactor cannot wait any more.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        let outcome = self.turns();
+        self.end_all(Reason::STOPPED);
+        self.turn.shared.end();
+        outcome.map_err(Into::into)
+    }
+
+    fn turns(&mut self) -> Result<(), Errno> {
+        while self.stage != Stage::Stopped {
+            let deadline = if self.again.is_empty() { self.next_deadline() } else { Some(self.turn.now) };
+            self.reactor.wait(deadline)?;
+            self.turn.now = self.reactor.now();
+            self.turn.unix_time = self.reactor.unix_time();
+            self.metrics.add(ProcessWord::LoopTurns, 1);
+            let mut quiet = self.again.is_empty();
+            while let Some(completion) = self.reactor.next() {
+                quiet = false;
+                self.complete(completion);
+            }
+            self.run_again();
+            self.expire_timers();
+            self.retry_accepts();
+            self.advance_stage(quiet);
+        }
+        Ok(())
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let stage = match self.stage {
+            Stage::LastReads { .. } => Some(self.turn.now),
+            Stage::Retiring { until } => Some(until),
+            Stage::Serving | Stage::Stopped => None,
+        };
+        [self.turn.timers.next_deadline(), self.accepting.retry_at(), stage].into_iter().flatten().min()
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received(token) => self.on_received(token),
+            Completion::Writable(token) => self.on_writable(token),
+            Completion::Ended(token) => self.on_ended(token),
+            Completion::Failed(token, errno) => self.close_broken(token, errno),
+            Completion::Accepted { listener, socket, peer } => self.on_accepted(listener, socket, peer),
+            Completion::AcceptFailed { listener, error } => self.on_accept_failed(listener, error),
+            Completion::Woken => self.on_woken(),
+        }
+    }
+
+    /// Goes on with the connections that were cut short. What is cut anew is the next turn's work: a peer that keeps
+    /// the loop busy must neither deepen the stack nor keep the others waiting.
+    fn run_again(&mut self) {
+        std::mem::swap(&mut self.again, &mut self.again_now);
+        for index in 0..self.again_now.len() {
+            self.go_on(self.again_now[index]);
+        }
+        self.again_now.clear();
+    }
+
+    /// Sends what the last turn's share did not cover, and lets a connection go on whose output has been taken.
+    fn go_on(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.listed = false;
+        if conn.send_later && self.drain(token).is_none() {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.over_water
+            && conn.queued_weight() <= self.hosts[usize::from(conn.site)].limits().low_water_bytes
+        {
+            conn.over_water = false;
+            return self.event(token, Event::Drained);
+        }
+        self.settle(token);
+    }
+
+    /// Tells the service of something, then handles input that the answer may have set free.
+    fn event(&mut self, token: Token, event: Event) {
+        self.notify(token, event);
+        self.pump(token);
+        self.tell_eof(token);
+    }
+
+    /// Calls a callback that takes no input, and does what it answers.
+    fn notify(&mut self, token: Token, event: Event) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.state != State::Open {
+            return;
+        }
+        let site = &self.sites[usize::from(conn.site)];
+        let host = &mut self.hosts[usize::from(conn.site)];
+        let mut io = Io { conn, turn: &mut self.turn, site };
+        let flow = host.call(&mut io, event);
+        self.apply(token, flow);
+    }
+
+    /// Does what a callback answered.
+    fn apply(&mut self, token: Token, flow: Flow) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        match flow {
+            Flow::Continue => {}
+            Flow::Suspend => conn.suspended = true,
+            Flow::CloseAfterFlush(reason) => {
+                if conn.state == State::Open {
+                    conn.state = State::Flushing(reason);
+                    conn.input = Vec::new();
+                }
+            }
+            Flow::Abort(reason) => {
+                // FIN follows the answers to the messages before this one; a reset throws them away.
+                if reason.end() == End::Reset || self.flush(token) {
+                    self.close(token, reason, None);
+                }
+                return;
+            }
+        }
+        self.settle(token);
+    }
+
+    /// After each event: sends what gathered, then adjusts reading, deadlines and the end.
+    fn settle(&mut self, token: Token) {
+        if !self.flush(token) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if let State::Flushing(reason) = conn.state
+            && conn.output.is_none()
+        {
+            return self.begin_lingering(token, reason);
+        }
+        let low_water = self.hosts[usize::from(conn.site)].limits().low_water_bytes;
+        let drained = conn.over_water && conn.state == State::Open && conn.queued_weight() <= low_water;
+        if (drained || conn.send_later) && !conn.listed {
+            conn.listed = true;
+            self.again.push(token);
+        }
+        let hold = conn.is_held();
+        if hold != conn.reading_paused {
+            conn.reading_paused = hold;
+            if hold {
+                self.reactor.pause(token);
+            } else {
+                // The peer could not be heard meanwhile, so its time begins anew.
+                conn.phase_since = self.turn.now;
+                self.reactor.resume(token);
+            }
+        }
+        self.arm_deadline(token);
+    }
+
+    fn site_of(&self, listener: ListenerId) -> Option<usize> {
+        self.listeners.iter().position(|l| *l == listener)
+    }
+}

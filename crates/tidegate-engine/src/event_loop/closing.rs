@@ -1,0 +1,111 @@
+//! The end of connections.
+//!
+//! Every connection that was opened ends in [`Loop::close_with`], which is the only place where a slot is given up and
+//! `on_close` is called, so each sees exactly one.
+
+use tidegate_reactor::{End, Errno, Reactor, Token};
+use tidegate_timer::TimerQueue;
+
+use super::Loop;
+use crate::conn::{Conn, State};
+use crate::handle::ConnId;
+use crate::metrics::ProcessWord;
+use crate::{Closed, Reason};
+
+impl<R: Reactor> Loop<R> {
+    /// Ends a connection now, as its reason says.
+    pub(super) fn close(&mut self, token: Token, reason: Reason, errno: Option<i32>) {
+        self.close_with(token, reason, reason.end(), errno);
+    }
+
+    /// The kernel says that the connection is broken.
+    pub(super) fn close_broken(&mut self, token: Token, errno: Errno) {
+        let reason = match errno {
+            Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH => {
+                Reason::PEER_RESET
+            }
+            _ => Reason::IO_ERROR,
+        };
+        let finishing = self.conns.get_mut(token).and_then(|conn| match conn.state {
+            // The answer was delivered; how the peer goes away afterwards is its own affair.
+            State::Lingering(reason) => Some(reason),
+            State::Open | State::Flushing(_) => None,
+        });
+        self.close_with(token, finishing.unwrap_or(reason), End::Reset, Some(errno.raw_os_error()));
+    }
+
+    pub(super) fn close_with(&mut self, token: Token, reason: Reason, end: End, errno: Option<i32>) {
+        // What its callbacks have just written is for nobody now, least of all for the next peer.
+        self.clear_batch();
+        let Some(mut conn) = self.conns.remove(token) else { return };
+        self.turn.shared.set_generation(token.slot, 0);
+        self.reactor.close(token, end);
+        if let Some(key) = conn.deadline.take() {
+            self.turn.timers.cancel(key);
+        }
+        for (_, key) in conn.timers.drain(..) {
+            self.turn.timers.cancel(key);
+        }
+        if let Some(mut output) = conn.output.take() {
+            output.clear(&mut self.turn.pool);
+        }
+        let site = usize::from(conn.site);
+        self.publish_open(site, -1);
+        self.sites[site].metrics.add_closed(reason);
+        if reason == Reason::PANIC {
+            self.metrics.add(ProcessWord::Panics, 1);
+        }
+        let closed = self.closed(&conn, reason, errno);
+        tracing::debug!(
+            conn = %closed.id,
+            listener = &*self.sites[site].name,
+            peer = %closed.address,
+            reason = reason.name(),
+            number = reason.number(),
+            age_ms = u64::try_from(closed.age.as_millis()).unwrap_or(u64::MAX),
+            bytes_in = closed.bytes_in,
+            bytes_out = closed.bytes_out,
+            errno,
+            "connection closed"
+        );
+        if self.hosts[site].close(&conn, &closed).is_err() {
+            self.metrics.add(ProcessWord::Panics, 1);
+        }
+        self.room_again();
+    }
+
+    /// All output is sent: FIN, then the peer's last bytes are thrown away until its own FIN.
+    pub(super) fn begin_lingering(&mut self, token: Token, reason: Reason) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.eof {
+            return self.close_with(token, reason, End::Fin, None);
+        }
+        conn.state = State::Lingering(reason);
+        conn.last_out = self.turn.now;
+        conn.lingered = 0;
+        conn.deaf = false;
+        self.reactor.shutdown_send(token);
+        self.settle(token);
+    }
+
+    /// The peer is done, or has had its time.
+    pub(super) fn end_lingering(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if let State::Lingering(reason) = conn.state {
+            self.close_with(token, reason, End::Fin, None);
+        }
+    }
+
+    /// What `on_close` and the log are told of a connection.
+    fn closed(&self, conn: &Conn, reason: Reason, errno: Option<i32>) -> Closed {
+        Closed {
+            reason,
+            id: ConnId(conn.id),
+            address: conn.peer,
+            age: self.turn.now.saturating_duration_since(conn.opened),
+            bytes_in: conn.bytes_in,
+            bytes_out: conn.bytes_out,
+            errno,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Deadlines: one timer for all those of a connection, and the timers of services.
+//!
+//! The deadline timer is re-armed at once only to be earlier; when it expires too early it is armed again. So a
+//! connection that is busy does not touch the wheel.
+
+use std::time::Duration;
+
+use tidegate_reactor::{Reactor, Token};
+use tidegate_timer::{Instant, TimerQueue};
+
+use super::Loop;
+use crate::conn::State;
+use crate::host::Event;
+use crate::io::Due;
+use crate::{Phase, Reason};
+
+/// How long a connection whose last answer was sent is kept for the peer's end.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl<R: Reactor> Loop<R> {
+    pub(super) fn expire_timers(&mut self) {
+        while let Some(due) = self.turn.timers.pop_expired(self.turn.now) {
+            match due {
+                Due::Service(token, timer) => {
+                    if let Some(conn) = self.conns.get_mut(token) {
+                        conn.timers.retain(|(t, _)| *t != timer);
+                        self.event(token, Event::Timer(timer));
+                    }
+                }
+                Due::Deadline(token) => self.on_deadline(token),
+            }
+        }
+    }
+
+    /// The deadline timer of a connection expired. It may have been set for a deadline that has moved since.
+    fn on_deadline(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.deadline = None;
+        conn.deadline_at = Instant::MAX;
+        let limits = self.hosts[usize::from(conn.site)].limits();
+        match conn.due(limits, LINGER) {
+            Some((phase, at)) if at <= self.turn.now => self.deadline_passed(token, phase),
+            _ => self.settle(token),
+        }
+    }
+
+    fn deadline_passed(&mut self, token: Token, phase: Phase) {
+        // A socket is reported writable when much of its buffer is free; a slow peer may have taken less, but something.
+        if phase == Phase::Write && self.drain(token).is_none_or(|taken| taken > 0) {
+            return self.settle(token);
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        match conn.state {
+            State::Lingering(_) => self.end_lingering(token),
+            State::Flushing(_) => self.close(token, Reason::WRITE_TIMEOUT, None),
+            State::Open => {
+                // Whatever the service answers, the same deadline does not pass a second time.
+                conn.last_in = self.turn.now;
+                conn.last_out = self.turn.now;
+                conn.phase_since = self.turn.now;
+                self.event(token, Event::Deadline(phase));
+            }
+        }
+    }
+
+    /// Sets the connection's timer when its deadline is earlier than what the timer is set for.
+    #[inline]
+    pub(super) fn arm_deadline(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let limits = self.hosts[usize::from(conn.site)].limits();
+        let Some((_, at)) = conn.due(limits, LINGER) else { return };
+        if at >= conn.deadline_at {
+            return;
+        }
+        if let Some(key) = conn.deadline.take() {
+            self.turn.timers.cancel(key);
+        }
+        let at = self.turn.later(at);
+        conn.deadline = Some(self.turn.timers.insert(at, Due::Deadline(token)));
+        conn.deadline_at = at;
+    }
+}

@@ -1,0 +1,142 @@
+//! Sending: the batch's output at once, the rest when the peer takes it.
+//!
+//! What the kernel takes at once is sent from where the callbacks wrote it. Only what it refuses is copied, to pooled
+//! blocks. A peer that takes as fast as it is given gets a bounded share in a turn, and the rest in the next ones.
+
+use tidegate_reactor::{Reactor, Token};
+
+use super::Loop;
+use crate::conn::State;
+use crate::io::Turn;
+use crate::metrics::ListenerWord;
+use crate::output::{Cursor, Output, Progress, SendError, send_batch};
+use crate::{Phase, Reason};
+
+/// The scratch is given back to the allocator above this size, which only a huge batch reaches.
+const OUT_KEPT_BYTES: usize = 1 << 20;
+
+impl<R: Reactor> Loop<R> {
+    /// Sends the batch's output. False when the connection ended over it.
+    #[inline]
+    pub(super) fn flush(&mut self, token: Token) -> bool {
+        if self.turn.out.is_empty() && self.turn.files.is_empty() {
+            return true;
+        }
+        let Some(conn) = self.conns.get_mut(token) else {
+            self.clear_batch();
+            return false;
+        };
+        if matches!(conn.state, State::Lingering(_)) {
+            self.clear_batch();
+            return true;
+        }
+        let site = usize::from(conn.site);
+        let weight = conn.queued_weight() + self.turn.batch_weight();
+        conn.over_water |= weight > self.hosts[site].limits().high_water_bytes;
+        let mut done = Cursor::default();
+        if conn.output.is_some() {
+            return self.queue_batch(token, done, Progress::Refused);
+        }
+        let outcome = send_batch(&self.turn.out, &mut self.turn.files, &mut self.reactor, token, &mut done);
+        conn.bytes_out += done.sent;
+        self.sites[site].metrics.add(ListenerWord::BytesOut, done.sent);
+        match outcome {
+            Ok(Progress::Done) => {
+                self.clear_batch();
+                true
+            }
+            Ok(progress) => self.queue_batch(token, done, progress),
+            Err(error) => {
+                self.fail(token, error);
+                false
+            }
+        }
+    }
+
+    /// Copies what is left of the batch to the connection's output queue.
+    fn queue_batch(&mut self, token: Token, done: Cursor, progress: Progress) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        let limit = self.hosts[usize::from(conn.site)].limits().max_output_bytes;
+        let fresh = conn.output.is_none();
+        let output = conn.output.get_or_insert_with(Box::<Output>::default);
+        if output.len() + self.turn.out.len() - done.at > limit || !self.turn.queue(output, done) {
+            self.close(token, Reason::OUTPUT_OVERFLOW, None);
+            return false;
+        }
+        if fresh {
+            conn.last_out = self.turn.now;
+            conn.send_later = progress == Progress::Share;
+            if progress == Progress::Refused {
+                self.reactor.await_writable(token);
+            }
+        }
+        self.clear_batch();
+        true
+    }
+
+    pub(super) fn on_writable(&mut self, token: Token) {
+        if self.drain(token).is_some() {
+            self.settle(token);
+        }
+    }
+
+    /// Sends what is queued, and answers how many bytes were taken. `None` when the connection ended over it.
+    pub(super) fn drain(&mut self, token: Token) -> Option<u64> {
+        let conn = self.conns.get_mut(token)?;
+        let Some(output) = conn.output.as_mut() else { return Some(0) };
+        let mut taken = 0;
+        let outcome = output.drain(&mut self.reactor, token, &mut self.turn.pool, &mut taken);
+        conn.bytes_out += taken;
+        self.sites[usize::from(conn.site)].metrics.add(ListenerWord::BytesOut, taken);
+        if taken > 0 {
+            conn.last_out = self.turn.now;
+        }
+        conn.send_later = outcome == Ok(Progress::Share);
+        match outcome {
+            Ok(Progress::Done) => {
+                conn.output = None;
+                // While the peer was reading nothing else was due from it. A head that was begun has its one deadline.
+                if conn.phase != Phase::Head {
+                    conn.phase_since = self.turn.now;
+                }
+            }
+            Ok(Progress::Refused) => self.reactor.await_writable(token),
+            Ok(Progress::Share) => {}
+            Err(error) => {
+                self.fail(token, error);
+                return None;
+            }
+        }
+        Some(taken)
+    }
+
+    fn fail(&mut self, token: Token, error: SendError) {
+        match error {
+            SendError::Connection(errno) => self.close_broken(token, errno),
+            SendError::FileShrank => self.close(token, Reason::FILE_SHRANK, None),
+        }
+    }
+
+    pub(super) fn clear_batch(&mut self) {
+        self.turn.files.clear();
+        self.turn.out.clear();
+        if self.turn.out.capacity() > OUT_KEPT_BYTES {
+            self.turn.out.shrink_to(OUT_KEPT_BYTES);
+        }
+    }
+}
+
+impl Turn {
+    /// Moves what is left of the batch to a queue. False when the pool has no room for it.
+    fn queue(&mut self, output: &mut Output, done: Cursor) -> bool {
+        let mut at = done.at;
+        for (position, part) in self.files.drain(..).skip(done.files) {
+            if output.push_bytes(&mut self.pool, &self.out[at..position]).is_err() {
+                return false;
+            }
+            at = position;
+            output.push_file(part);
+        }
+        output.push_bytes(&mut self.pool, &self.out[at..]).is_ok()
+    }
+}

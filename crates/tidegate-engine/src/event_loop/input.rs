@@ -1,0 +1,138 @@
+//! Input: from received bytes to messages, and the peer's end.
+//!
+//! Messages are handled where they were received; only what is left over is copied, and a connection whose input has all
+//! been handled holds no buffer. Invariant: a connection that is held receives nothing, so the input that is kept grows by
+//! at most one receive over what `max_input_bytes` allows.
+
+use tidegate_reactor::{Reactor, Token};
+
+use super::Loop;
+use crate::conn::{Conn, State};
+use crate::host::{Event, Input, Then};
+use crate::io::Io;
+use crate::metrics::ListenerWord;
+use crate::{Flow, Reason};
+
+/// Emptied buffers that are kept, and how large they may be: 256 KiB in all.
+const SPARES: usize = 16;
+const SPARE_BYTES: usize = 16 << 10;
+/// What a peer may still send after its last message was handled.
+const LINGER_BYTES: u32 = 1 << 20;
+
+impl<R: Reactor> Loop<R> {
+    pub(super) fn on_received(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let data = self.reactor.received();
+        conn.bytes_in += data.len() as u64;
+        conn.last_in = self.turn.now;
+        let site = &self.sites[usize::from(conn.site)];
+        site.metrics.add(ListenerWord::BytesIn, data.len() as u64);
+        if conn.state != State::Open {
+            let n = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            return self.throw_away(token, n);
+        }
+        if !conn.input.is_empty() || conn.is_held() {
+            keep(conn, &mut self.spares, data);
+            return self.pump(token);
+        }
+        let host = &mut self.hosts[usize::from(conn.site)];
+        let mut io = Io { conn, turn: &mut self.turn, site };
+        let Input { consumed, then } = host.input(&mut io, data);
+        if consumed < data.len() && !then.ends_input() {
+            keep(io.conn, &mut self.spares, &data[consumed..]);
+        }
+        self.follow(token, then);
+    }
+
+    /// Handles what input waits, as far as the connection may go on.
+    pub(super) fn pump(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.is_held() || conn.state != State::Open || conn.input.is_empty() {
+            return self.settle(token);
+        }
+        if conn.input.len() < conn.need as usize {
+            return self.follow(token, Then::NeedMore);
+        }
+        let mut input = std::mem::take(&mut conn.input);
+        let site = &self.sites[usize::from(conn.site)];
+        let host = &mut self.hosts[usize::from(conn.site)];
+        let mut io = Io { conn, turn: &mut self.turn, site };
+        let Input { consumed, then } = host.input(&mut io, &input);
+        if consumed < input.len() && !then.ends_input() {
+            input.drain(..consumed);
+            io.conn.input = input;
+        } else if self.spares.len() < SPARES && input.capacity() <= SPARE_BYTES {
+            input.clear();
+            self.spares.push(input);
+        }
+        self.follow(token, then);
+    }
+
+    /// Does what the end of a batch asks for.
+    fn follow(&mut self, token: Token, then: Then) {
+        match then {
+            Then::NeedMore => {
+                let Some(conn) = self.conns.get_mut(token) else { return };
+                let limit = self.hosts[usize::from(conn.site)].limits().max_input_bytes;
+                // What needs more than the limit never comes whole, so it is not waited for.
+                if conn.input.len().max(conn.need as usize) > limit {
+                    return self.close(token, Reason::INPUT_OVERFLOW, None);
+                }
+                self.settle(token);
+            }
+            // Over the high-water mark, settling lists the connection as soon as its output has been taken.
+            Then::Later => self.settle(token),
+            Then::Flow(flow) => self.apply(token, flow),
+        }
+    }
+
+    pub(super) fn on_ended(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.eof = true;
+        match conn.state {
+            State::Lingering(_) => self.end_lingering(token),
+            State::Flushing(_) => {}
+            State::Open => self.tell_eof(token),
+        }
+    }
+
+    /// Calls `on_eof` once all complete messages before the end have been handled.
+    pub(super) fn tell_eof(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let waiting = conn.suspended || (conn.is_held() && !conn.input.is_empty());
+        if conn.eof && !conn.eof_told && !waiting && conn.state == State::Open {
+            conn.eof_told = true;
+            self.notify(token, Event::Eof);
+        }
+    }
+
+    /// The connection is ending; the peer does not know it yet.
+    fn throw_away(&mut self, token: Token, n: u32) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.lingered = conn.lingered.saturating_add(n);
+        match conn.state {
+            State::Lingering(_) if conn.lingered > LINGER_BYTES => self.end_lingering(token),
+            State::Flushing(_) if conn.lingered > LINGER_BYTES => {
+                // It is to read, not to write; how long it may take for that, the write time-out says.
+                conn.deaf = true;
+                self.settle(token);
+            }
+            State::Open | State::Flushing(_) | State::Lingering(_) => {}
+        }
+    }
+}
+
+impl Then {
+    /// Whether what is left of the input will not be handled.
+    fn ends_input(self) -> bool {
+        matches!(self, Self::Flow(Flow::CloseAfterFlush(_) | Flow::Abort(_)))
+    }
+}
+
+/// Copies what is left of the input.
+fn keep(conn: &mut Conn, spares: &mut Vec<Vec<u8>>, rest: &[u8]) {
+    if conn.input.capacity() == 0 {
+        conn.input = spares.pop().unwrap_or_default();
+    }
+    conn.input.extend_from_slice(rest);
+}

@@ -1,0 +1,52 @@
+//! Letters: what other threads ask of connections and of the loop.
+
+use tidegate_reactor::{End, Reactor, Token};
+
+use super::{Loop, Stage};
+use crate::Flow;
+use crate::conn::State;
+use crate::handle::{Command, Letter};
+use crate::host::{self, Event};
+use crate::metrics::ProcessWord;
+
+impl<R: Reactor> Loop<R> {
+    pub(super) fn on_woken(&mut self) {
+        let mut letters = std::mem::take(&mut self.letters);
+        let command = self.turn.shared.collect(&mut letters);
+        for (token, letter) in letters.drain(..) {
+            self.on_letter(token, letter);
+        }
+        self.letters = letters;
+        match command {
+            Some(Command::Stop) => self.stage = Stage::Stopped,
+            Some(Command::Quit { grace }) if self.stage == Stage::Serving => self.begin_retirement(grace),
+            Some(Command::Quit { .. }) | None => {}
+        }
+    }
+
+    fn on_letter(&mut self, token: Token, letter: Letter) {
+        let Some(conn) = self.conns.get_mut(token) else {
+            self.metrics.add(ProcessWord::StaleHandles, 1);
+            return host::discard(letter);
+        };
+        if conn.state != State::Open {
+            // It ends already, and nothing follows what was its last word.
+            return host::discard(letter);
+        }
+        match letter {
+            Letter::Send(bytes) => {
+                self.turn.out.extend_from_slice(&bytes);
+                self.settle(token);
+            }
+            Letter::Close(reason) if reason.end() == End::Fin => {
+                self.apply(token, Flow::CloseAfterFlush(reason));
+            }
+            Letter::Close(reason) => self.close(token, reason, None),
+            Letter::Note(note) => {
+                // A note resumes the connection, unless its handler suspends it anew.
+                conn.suspended = false;
+                self.event(token, Event::Note(note));
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `ConnHandle`: reaches a connection from another thread.
+//!
+//! What is posted goes through the mailbox of the loop that owns the connection, and that thread does it. A handle names a
+//! slot and a generation: once the connection is gone it answers [`HandleError::Gone`], whoever has the slot now.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidegate_reactor::{Token, Waker};
+
+use crate::Reason;
+
+/// The identity of a connection within its loop: a slot, and the generation that tells its users apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId(pub(crate) Token);
+
+impl ConnId {
+    /// The place in the connection table.
+    #[must_use]
+    pub fn slot(self) -> u32 {
+        self.0.slot
+    }
+
+    /// Which user of the slot it is; never 0.
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        self.0.generation
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.slot, self.0.generation)
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a handle could not deliver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Gone,
+    /// The loop's mailbox holds as many letters as it may; the loop is stuck or flooded.
+    #[error("the mailbox of the event loop is full ({MAX_LETTERS} letters)")]
+    Full,
+}
+
+/// How many letters wait for a loop at the most.
+pub const MAX_LETTERS: usize = 65_536;
+
+/// Reaches one connection from any thread. `N` is the [`Note`](crate::Service::Note) of its service.
+pub struct ConnHandle<N> {
+    id: Token,
+    shared: Arc<Shared>,
+    note: PhantomData<fn(N)>,
+}
+
+impl<N> Clone for ConnHandle<N> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, shared: Arc::clone(&self.shared), note: PhantomData }
+    }
+}
+
+impl<N> fmt::Debug for ConnHandle<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnHandle({})", ConnId(self.id))
+    }
+}
+
+impl<N: Send + 'static> ConnHandle<N> {
+    pub(crate) fn new(id: Token, shared: Arc<Shared>) -> Self {
+        Self { id, shared, note: PhantomData }
+    }
+
+    /// Which connection it is.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        ConnId(self.id)
+    }
+
+    /// Sends bytes to the peer, after what was sent before.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`]. A connection that ends after the call may still lose the bytes.
+    pub fn send(&self, bytes: impl Into<Vec<u8>>) -> Result<(), HandleError> {
+        self.shared.post(self.id, Letter::Send(bytes.into()))
+    }
+
+    /// Hands a note to the service's `on_note`.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`]. The note is dropped when the connection ends before it is delivered.
+    pub fn post(&self, note: N) -> Result<(), HandleError> {
+        self.shared.post(self.id, Letter::Note(Box::new(note)))
+    }
+
+    /// Closes the connection: what is queued is delivered first when the reason ends with FIN.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`].
+    pub fn close(&self, reason: Reason) -> Result<(), HandleError> {
+        self.shared.post(self.id, Letter::Close(reason))
+    }
+
+    /// Whether the connection is still there. It may end right after the answer.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.is_open(self.id)
+    }
+}
+
+/// What other threads share with a loop.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    mailbox: Mutex<Mailbox>,
+    waker: Waker,
+    /// By slot: the generation of the open connection, 0 for none. Written by the loop alone.
+    generations: Box<[AtomicU32]>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    pub(crate) letters: Vec<(Token, Letter)>,
+    pub(crate) command: Option<Command>,
+    ended: bool,
+}
+
+/// What is to be done with a connection.
+pub(crate) enum Letter {
+    Send(Vec<u8>),
+    Note(Box<dyn Any + Send>),
+    Close(Reason),
+}
+
+impl fmt::Debug for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
+            Self::Note(_) => f.write_str("Note"),
+            Self::Close(reason) => write!(f, "Close({reason})"),
+        }
+    }
+}
+
+/// What is to be done with the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Stop accepting, and end when the connections have.
+    Quit { grace: Duration },
+    /// End now.
+    Stop,
+}
+
+impl Shared {
+    pub(crate) fn new(waker: Waker, slots: usize) -> Self {
+        Self {
+            mailbox: Mutex::default(),
+            waker,
+            generations: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    pub(crate) fn is_open(&self, id: Token) -> bool {
+        let slot = self.generations.get(id.slot as usize);
+        slot.is_some_and(|generation| generation.load(Ordering::Acquire) == id.generation)
+    }
+
+    /// Called by the loop when a connection takes a slot (its generation) or leaves it (0).
+    pub(crate) fn set_generation(&self, slot: u32, generation: u32) {
+        if let Some(place) = self.generations.get(slot as usize) {
+            place.store(generation, Ordering::Release);
+        }
+    }
+
+    fn post(&self, id: Token, letter: Letter) -> Result<(), HandleError> {
+        if !self.is_open(id) {
+            return Err(HandleError::Gone);
+        }
+        let mut mailbox = self.lock();
+        if mailbox.ended {
+            return Err(HandleError::Gone);
+        }
+        if mailbox.letters.len() >= MAX_LETTERS {
+            return Err(HandleError::Full);
+        }
+        mailbox.letters.push((id, letter));
+        // The first letter wakes the loop; those that follow before it comes are read in the same turn.
+        let wake = mailbox.letters.len() == 1;
+        drop(mailbox);
+        if wake {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        let mut mailbox = self.lock();
+        // Told to stop, a loop does not wait for anybody, whatever it is told next.
+        if mailbox.command != Some(Command::Stop) {
+            mailbox.command = Some(command);
+        }
+        drop(mailbox);
+        self.waker.wake();
+    }
+
+    /// Takes what has come, and gives the emptied vector back for what comes next.
+    pub(crate) fn collect(&self, letters: &mut Vec<(Token, Letter)>) -> Option<Command> {
+        let mut mailbox = self.lock();
+        std::mem::swap(&mut mailbox.letters, letters);
+        mailbox.command.take()
+    }
+
+    /// The loop has ended: whatever is posted from now on is for nobody.
+    pub(crate) fn end(&self) {
+        let mut mailbox = self.lock();
+        mailbox.ended = true;
+        let letters = std::mem::take(&mut mailbox.letters);
+        drop(mailbox);
+        // Without the lock: the destructor of a note may well post another.
+        letters.into_iter().for_each(crate::host::discard);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mailbox> {
+        // A panic while the lock is held leaves a whole mailbox: every change of it is one operation.
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

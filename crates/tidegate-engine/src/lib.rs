@@ -1,0 +1,34 @@
+//! The event loop: listeners, connections, services, deadlines and back-pressure.
+//!
+//! A program implements [`Service`]; a [`Loop`] made by [`LoopBuilder`] calls it. One thread owns a loop and all its
+//! connections; other threads reach a connection by its [`ConnHandle`]. Read [`Service`] and [`Io`] first.
+//!
+//! Nothing here reads a clock, names a protocol, prints, or reads a configuration file.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod conn;
+mod event_loop;
+mod handle;
+mod host;
+mod io;
+mod metrics;
+mod output;
+mod reason;
+mod service;
+mod table;
+
+pub use builder::{
+    BoxError, BoxedService, EngineConfig, LoopBuilder, LoopHandle, MAX_LISTENERS, Running, Socket,
+};
+pub use event_loop::Loop;
+pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTERS};
+pub use io::Io;
+pub use metrics::{
+    HEAD_WORDS, LISTENER_WORDS, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS, Metrics, ProcessMetrics,
+    ProcessWord, Words,
+};
+pub use reason::Reason;
+pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};
+pub use tidegate_reactor::{End, Epoll, PeerAddress};
+pub use tidegate_timer::Instant;

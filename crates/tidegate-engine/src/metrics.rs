@@ -1,0 +1,310 @@
+//! `Metrics`: counters of all processes in one block of words.
+//!
+//! The block is an array of `AtomicU64` that the processes share: for each process a head of [`HEAD_WORDS`], then
+//! [`LISTENER_WORDS`] for each listener. A word has one writer, the loop it belongs to, so that adding is a load and a store
+//! and needs no locked instruction; readers are any process. The layout follows from the number of listeners alone.
+//!
+//! ```text
+//!  process 0                                  process 1
+//! +------+------------+------------+--- … ---+------+--- … ---+
+//! | head | listener 0 | listener 1 |         | head |         |
+//! +------+------------+------------+--- … ---+------+--- … ---+
+//!          general 16 | closes by reason 64 | service's own 48
+//! ```
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Reason;
+
+/// Memory that holds the words: a heap block within one process, a shared mapping between several.
+pub trait Words: Send + Sync + Debug {
+    /// All words, in the layout of [`Metrics`].
+    fn words(&self) -> &[AtomicU64];
+}
+
+impl Words for Box<[AtomicU64]> {
+    fn words(&self) -> &[AtomicU64] {
+        self
+    }
+}
+
+/// Words of a process that belong to no listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ProcessWord {
+    /// Process id; 0: the place is free.
+    Pid = 0,
+    /// 0 master, 1 log server, 2 worker.
+    Role = 1,
+    /// The number of a worker.
+    Index = 2,
+    /// The configuration's generation.
+    Generation = 3,
+    /// 0 starting, 1 ready, 2 retiring, 3 ended.
+    State = 4,
+    /// Start, in seconds since 1970.
+    StartedUnix = 5,
+    /// Turns of the event loop.
+    LoopTurns = 6,
+    /// Work for connections that were gone, dropped by generation.
+    StaleHandles = 7,
+    /// Times that accepting failed for want of descriptors or memory.
+    AcceptExhausted = 8,
+    /// Panics caught in callbacks.
+    Panics = 9,
+    /// Log records dropped by this process's log client.
+    LogDropped = 10,
+    /// How often the process in this place was started again.
+    Restarts = 11,
+}
+
+/// General words of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ListenerWord {
+    /// Connections accepted.
+    Accepted = 0,
+    /// Connections open now.
+    Open = 1,
+    /// Bytes received.
+    BytesIn = 2,
+    /// Bytes that the kernel took for sending.
+    BytesOut = 3,
+    /// Complete messages handled.
+    Messages = 4,
+    /// Peers refused for want of descriptors.
+    Overloaded = 5,
+    /// Connections lost while they waited to be accepted.
+    AcceptLost = 6,
+}
+
+/// Words of a process before its listeners'.
+pub const HEAD_WORDS: usize = 64;
+/// Words of a listener.
+pub const LISTENER_WORDS: usize = 128;
+/// How many counters of its own a service may have.
+pub const MAX_SERVICE_COUNTERS: usize = LISTENER_WORDS - SERVICE_AT;
+const REASONS_AT: usize = 16;
+const SERVICE_AT: usize = REASONS_AT + Reason::COUNT;
+
+/// A view of the counters of several processes.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    words: Arc<dyn Words>,
+    listeners: usize,
+}
+
+impl Metrics {
+    /// How many words `processes` processes with `listeners` listeners need.
+    #[must_use]
+    pub const fn words_needed(processes: usize, listeners: usize) -> usize {
+        processes * (HEAD_WORDS + listeners * LISTENER_WORDS)
+    }
+
+    /// A view of `words`, which were zero when they were new.
+    #[must_use]
+    pub fn new(words: Arc<dyn Words>, listeners: usize) -> Self {
+        Self { words, listeners }
+    }
+
+    /// Counters on the heap, for one process.
+    #[must_use]
+    pub fn on_heap(listeners: usize) -> Self {
+        Self::on_heap_for(1, listeners)
+    }
+
+    /// Counters on the heap, for `processes` places.
+    #[must_use]
+    pub fn on_heap_for(processes: usize, listeners: usize) -> Self {
+        let words = Self::words_needed(processes, listeners);
+        let block: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self::new(Arc::new(block), listeners)
+    }
+
+    /// How many places for processes there are.
+    #[must_use]
+    pub fn processes(&self) -> usize {
+        self.words.words().len() / self.stride()
+    }
+
+    /// How many listeners a process has.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.listeners
+    }
+
+    /// The counters of the process in place `process`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such place.
+    #[must_use]
+    pub fn process(&self, process: usize) -> ProcessMetrics {
+        assert!(process < self.processes(), "process {process} of {}", self.processes());
+        ProcessMetrics {
+            words: Arc::clone(&self.words),
+            base: process * self.stride(),
+            listeners: self.listeners,
+        }
+    }
+
+    fn stride(&self) -> usize {
+        HEAD_WORDS + self.listeners * LISTENER_WORDS
+    }
+}
+
+/// The counters of one process.
+#[derive(Clone, Debug)]
+pub struct ProcessMetrics {
+    words: Arc<dyn Words>,
+    base: usize,
+    listeners: usize,
+}
+
+impl ProcessMetrics {
+    /// A word of the process.
+    #[must_use]
+    pub fn get(&self, word: ProcessWord) -> u64 {
+        self.words.words()[self.base + word as usize].load(Ordering::Relaxed)
+    }
+
+    /// Sets a word of the process. Only its one writer may.
+    pub fn set(&self, word: ProcessWord, value: u64) {
+        self.words.words()[self.base + word as usize].store(value, Ordering::Relaxed);
+    }
+
+    /// Adds to a word of the process. Only its one writer may.
+    pub fn add(&self, word: ProcessWord, n: u64) {
+        add(&self.words.words()[self.base + word as usize], n);
+    }
+
+    /// Makes the place ready for the next process: its own words and its gauges are zero, and what counts over restarts
+    /// goes on from where the process before it ended.
+    ///
+    /// The process id stays until the next process enters its own, so that no reader finds the place vacant in between.
+    pub fn begin(&self) {
+        for word in &self.words.words()[self.base + ProcessWord::Pid as usize + 1..self.base + HEAD_WORDS] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for listener in 0..self.listeners {
+            self.listener(listener).set(ListenerWord::Open, 0);
+        }
+    }
+
+    /// Enters for a process that has ended what it could not enter itself: its state, and that it holds no connection.
+    pub fn end(&self, state: u64) {
+        self.set(ProcessWord::State, state);
+        for listener in 0..self.listeners {
+            self.listener(listener).set(ListenerWord::Open, 0);
+        }
+    }
+
+    /// How many listeners there is room for.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.listeners
+    }
+
+    /// The counters of a listener.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such listener.
+    #[must_use]
+    pub fn listener(&self, listener: usize) -> ListenerMetrics {
+        assert!(listener < self.listeners, "listener {listener} of {}", self.listeners);
+        ListenerMetrics {
+            words: Arc::clone(&self.words),
+            base: self.base + HEAD_WORDS + listener * LISTENER_WORDS,
+        }
+    }
+}
+
+/// The counters of one listener in one process.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    words: Arc<dyn Words>,
+    base: usize,
+}
+
+impl ListenerMetrics {
+    /// A general word.
+    #[must_use]
+    pub fn get(&self, word: ListenerWord) -> u64 {
+        self.word(word as usize).load(Ordering::Relaxed)
+    }
+
+    /// How many connections ended for `reason`.
+    #[must_use]
+    pub fn closed(&self, reason: Reason) -> u64 {
+        self.word(REASONS_AT + usize::from(reason.number())).load(Ordering::Relaxed)
+    }
+
+    /// A counter of the service.
+    #[must_use]
+    pub fn service(&self, counter: usize) -> u64 {
+        self.word(SERVICE_AT + counter.min(MAX_SERVICE_COUNTERS - 1)).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, word: ListenerWord, n: u64) {
+        add(self.word(word as usize), n);
+    }
+
+    pub(crate) fn set(&self, word: ListenerWord, value: u64) {
+        self.word(word as usize).store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_closed(&self, reason: Reason) {
+        add(self.word(REASONS_AT + usize::from(reason.number())), 1);
+    }
+
+    #[inline]
+    pub(crate) fn add_service(&self, counter: usize, n: u64) {
+        debug_assert!(counter < MAX_SERVICE_COUNTERS, "counter {counter} of {MAX_SERVICE_COUNTERS}");
+        add(self.word(SERVICE_AT + counter.min(MAX_SERVICE_COUNTERS - 1)), n);
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.words.words()[self.base + index]
+    }
+}
+
+/// A word has one writer, so no update is lost without a locked instruction.
+#[inline]
+fn add(word: &AtomicU64, n: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_do_not_overlap() {
+        let block: Box<[AtomicU64]> = (0..Metrics::words_needed(2, 2)).map(|_| AtomicU64::new(0)).collect();
+        let metrics = Metrics::new(Arc::new(block), 2);
+        assert_eq!(metrics.processes(), 2);
+        for process in 0..2 {
+            metrics.process(process).set(ProcessWord::Pid, 10 + process as u64);
+            for listener in 0..2 {
+                let counters = metrics.process(process).listener(listener);
+                counters.add(ListenerWord::Accepted, (process * 2 + listener) as u64);
+                counters.add_closed(Reason::custom(63));
+                counters.add_service(MAX_SERVICE_COUNTERS - 1, 7);
+            }
+        }
+        for process in 0..2 {
+            assert_eq!(metrics.process(process).get(ProcessWord::Pid), 10 + process as u64);
+            for listener in 0..2 {
+                let counters = metrics.process(process).listener(listener);
+                assert_eq!(counters.get(ListenerWord::Accepted), (process * 2 + listener) as u64);
+                assert_eq!(counters.closed(Reason::custom(63)), 1);
+                assert_eq!(counters.service(MAX_SERVICE_COUNTERS - 1), 7);
+            }
+        }
+    }
+}

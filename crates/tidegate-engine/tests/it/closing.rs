@@ -1,0 +1,123 @@
+//! Ends: the peer's, the service's, and refusals.
+
+use tidegate_engine::{ListenerWord, Reason, Refusal};
+
+use crate::support::{Server, closes, until};
+
+#[test]
+fn a_peer_that_leaves_is_done() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.round_trip();
+    drop(client);
+    let closed = server.expect_close(Reason::PEER_CLOSED);
+    assert_eq!((closed.bytes_in, closed.bytes_out, closed.errno), (20, 15, None));
+}
+
+#[test]
+fn a_half_closed_connection_goes_on_when_the_service_says_so() {
+    let server = Server::new();
+    let (mut client, handle) = server.client_with_handle();
+    client.send("keep\necho before\n");
+    client.end_input();
+    client.expect("before");
+    client.expect("eof");
+    handle.send("big news\n").unwrap();
+    client.expect("big news");
+    handle.close(Reason::DONE).unwrap();
+    assert_eq!(client.rest(), b"");
+    server.expect_close(Reason::DONE);
+}
+
+#[test]
+fn a_half_closed_peer_that_vanishes_is_noticed() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("keep\n");
+    client.end_input();
+    client.expect("eof");
+    client.reset();
+    server.expect_close(Reason::PEER_RESET);
+}
+
+#[test]
+fn a_reset_by_the_peer_has_its_errno() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.round_trip();
+    client.reset();
+    let closed = server.expect_close(Reason::PEER_RESET);
+    assert_eq!(closed.errno, Some(tidegate_reactor::Errno::CONNRESET.raw_os_error()));
+}
+
+#[test]
+fn an_abort_for_abuse_is_a_reset() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("echo lost\nabort\n");
+    client.until_reset();
+    server.expect_close(Reason::FLOOD);
+}
+
+#[test]
+fn an_abort_in_order_sends_the_answers_before_it() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("echo kept\nbye\n");
+    assert_eq!(client.rest(), b"kept\n");
+    server.expect_close(Reason::DONE);
+}
+
+#[test]
+fn what_an_ended_connection_had_written_reaches_nobody_else() {
+    let server = Server::new();
+    let mut bystander = server.client();
+    bystander.round_trip();
+    for last in ["abort", "panic", "!"] {
+        let mut client = server.client();
+        client.send(format!("echo secret\n{last}\n"));
+        client.until_reset();
+        server.closed();
+        bystander.round_trip();
+    }
+}
+
+#[test]
+fn messages_after_the_last_one_are_not_handled() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("done\necho never\ncount 1\n");
+    assert_eq!(client.rest(), b"");
+    drop(client);
+    server.expect_close(Reason::DONE);
+    assert_eq!(server.listener().service(0), 0);
+}
+
+#[test]
+fn a_lingering_peer_does_not_stay() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("done\n");
+    assert_eq!(client.rest(), b"");
+    // It never ends its side; two seconds later it has had its time.
+    server.expect_close(Reason::DONE);
+}
+
+#[test]
+fn a_refused_peer_reads_the_answer_and_the_end() {
+    let server = Server::new();
+    *server.control.refuse.lock().unwrap() = Some(Refusal { reason: Reason::OVERLOADED, answer: b"go away" });
+    let mut client = server.client();
+    // What it has said meanwhile does not cost it the answer.
+    client.send("x".repeat(10_000));
+    assert_eq!(client.rest(), b"go away");
+    drop(client);
+    until(|| server.listener().closed(Reason::OVERLOADED) == 1);
+    *server.control.refuse.lock().unwrap() = Some(Reason::REFUSED.into());
+    assert_eq!(server.client().until_reset(), b"");
+    until(|| server.listener().closed(Reason::REFUSED) == 1);
+    assert_eq!(server.count(ListenerWord::Accepted), 2);
+    assert_eq!(closes(&server), 0, "a refused connection has no session");
+    *server.control.refuse.lock().unwrap() = None;
+    server.client().round_trip();
+}

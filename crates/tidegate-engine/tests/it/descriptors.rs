@@ -1,0 +1,179 @@
+//! Running out of descriptors, in a process of its own whose limit is low.
+//!
+//! Each test starts this program once more for itself alone. The child is the server: it prints its port, serves until its
+//! standard input ends, and then stops and checks its books.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidegate_engine::{ListenerWord, ProcessWord};
+
+use crate::support::{Client, PATIENCE, Server, Setup};
+
+const ROLE: &str = "TIDEGATE_TEST_SERVER";
+/// Room for so many connections.
+const ROOM: u64 = 8;
+const ANSWER: &[u8] = b"503 not now\n";
+
+/// The child's life.
+fn serve(overload_answer: Option<&'static [u8]>) {
+    let server = Server::start(Setup { overload_answer, ..Setup::default() });
+    let highest = highest_descriptor();
+    let fillers = fill_up_to(highest);
+    let limit = Rlimit { current: Some(highest + 1 + ROOM), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "port {}", server.address.port()).unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    drop(fillers);
+    writeln!(
+        out,
+        "exhausted {} overloaded {}",
+        server.metrics.get(ProcessWord::AcceptExhausted),
+        server.count(ListenerWord::Overloaded)
+    )
+    .unwrap();
+}
+
+fn highest_descriptor() -> u64 {
+    let folder = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers: Vec<u64> =
+        folder.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    numbers.into_iter().max().unwrap()
+}
+
+/// The limit is on the numbers of descriptors, so those below the highest must all be taken.
+fn fill_up_to(highest: u64) -> Vec<File> {
+    let mut fillers = Vec::new();
+    loop {
+        let filler = File::open("/dev/null").unwrap();
+        if u64::try_from(filler.as_raw_fd()).unwrap() > highest {
+            return fillers;
+        }
+        fillers.push(filler);
+    }
+}
+
+/// The parent's view of it.
+struct Process {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Process {
+    fn start(test: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(ROLE, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let port = word_after(&mut out, "port ").parse().unwrap();
+        Self { child, out, address: ([127, 0, 0, 1], port).into() }
+    }
+
+    /// User and system time so far, in ticks of 10 ms (proc_pid_stat(5)).
+    fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Ends it; answers how often accepting failed, and how many peers were told.
+    fn end(mut self) -> (u64, u64) {
+        drop(self.child.stdin.take());
+        let line = word_after(&mut self.out, "exhausted ");
+        let (exhausted, overloaded) = line.split_once(" overloaded ").unwrap();
+        self.out.read_to_end(&mut Vec::new()).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        (exhausted.parse().unwrap(), overloaded.parse().unwrap())
+    }
+}
+
+/// The rest of the first line in which `word` stands.
+fn word_after(out: &mut impl BufRead, word: &str) -> String {
+    for line in out.lines() {
+        if let Some((_, rest)) = line.unwrap().split_once(word) {
+            return rest.to_owned();
+        }
+    }
+    panic!("the child ended before it said \"{word}\"");
+}
+
+fn is_child() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+/// Takes all the room there is.
+fn fill(process: &Process) -> Vec<Client> {
+    (0..ROOM)
+        .map(|_| {
+            let mut client = Client::new(process.address);
+            client.round_trip();
+            client
+        })
+        .collect()
+}
+
+#[test]
+fn a_service_with_an_answer_gives_it() {
+    if is_child() {
+        return serve(Some(ANSWER));
+    }
+    let process = Process::start("descriptors::a_service_with_an_answer_gives_it");
+    let mut served = fill(&process);
+    for _ in 0..100 {
+        let mut refused = Client::new(process.address);
+        assert_eq!(refused.rest(), ANSWER);
+    }
+    served.iter_mut().for_each(Client::round_trip);
+    served.pop();
+    // There is room again as soon as the server has noticed; until then it says no.
+    let mut tries = 0;
+    loop {
+        let mut client = Client::new(process.address);
+        client.send("echo yes\n");
+        match client.line().as_str() {
+            "yes" => break,
+            other => assert_eq!(other.as_bytes(), &ANSWER[..ANSWER.len() - 1]),
+        }
+        tries += 1;
+        assert!(tries < 1000);
+    }
+    let (exhausted, overloaded) = process.end();
+    assert!(exhausted >= 1 && overloaded == 100 + tries, "{exhausted}, {overloaded}");
+}
+
+#[test]
+fn without_an_answer_peers_wait_and_the_server_does_not_spin() {
+    if is_child() {
+        return serve(None);
+    }
+    let process = Process::start("descriptors::without_an_answer_peers_wait_and_the_server_does_not_spin");
+    let mut served = fill(&process);
+    let waiting: Vec<Client> = (0..20).map(|_| Client::new(process.address)).collect();
+    waiting.iter().for_each(|client| client.send("echo at last\n"));
+    // The first of them waits in vain for 300 ms, in which the server has next to nothing to do.
+    let before = process.cpu_ticks();
+    waiting[0].stream().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let error = waiting[0].stream().read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    waiting[0].stream().set_read_timeout(Some(PATIENCE)).unwrap();
+    let ticks = process.cpu_ticks() - before;
+    assert!(ticks <= 10, "{} ms of 300 ms were spent", ticks * 10);
+    served.iter_mut().for_each(Client::round_trip);
+    drop(served);
+    for mut client in waiting {
+        client.expect("at last");
+    }
+    let (exhausted, overloaded) = process.end();
+    assert!(exhausted > 1 && overloaded == 0, "{exhausted}, {overloaded}");
+}

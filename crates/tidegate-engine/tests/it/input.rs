@@ -1,0 +1,220 @@
+//! Input: whatever way bytes arrive, the same messages are handled, in order and once.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::Ordering;
+
+use tidegate_engine::{
+    Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Peer, PeerAddress, ProcessWord, Reason,
+    Refusal, Service, Socket,
+};
+
+use crate::lab::Note;
+use crate::support::{Server, pattern, until};
+
+/// Sends back what it gets.
+struct Echo;
+
+impl Service for Echo {
+    type Session = ();
+    type Head = ();
+    type Note = ();
+
+    fn on_open(&self, _: &mut Io<'_>, peer: &Peer<'_>) -> Result<(), Refusal> {
+        if peer.address == PeerAddress::Unix { Ok(()) } else { Err(Reason::REFUSED.into()) }
+    }
+
+    fn decode(&self, (): &mut (), input: &[u8]) -> Decoded<()> {
+        Decoded::Message { len: input.len(), head: () }
+    }
+
+    fn on_message(&self, io: &mut Io<'_>, (): &mut (), (): (), bytes: &[u8]) -> Flow {
+        io.send(bytes);
+        Flow::Continue
+    }
+}
+
+#[test]
+fn a_hundred_connections_get_their_own_bytes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echo");
+    let socket = Socket::shared(UnixListener::bind(&path).unwrap());
+    let running =
+        LoopBuilder::new(EngineConfig::default()).listen("echo", socket, || Ok(Echo)).spawn().unwrap();
+    std::thread::scope(|scope| {
+        for seed in 1..=100u64 {
+            let path = &path;
+            scope.spawn(move || {
+                let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let mut client = UnixStream::connect(path).unwrap();
+                client.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+                for _ in 0..20 {
+                    let bytes: Vec<u8> = (0..random % 20_000)
+                        .map(|_| {
+                            // xorshift64, Marsaglia 2003
+                            random ^= random << 13;
+                            random ^= random >> 7;
+                            random ^= random << 17;
+                            random.to_be_bytes()[0]
+                        })
+                        .collect();
+                    client.write_all(&bytes).unwrap();
+                    let mut back = vec![0; bytes.len()];
+                    client.read_exact(&mut back).unwrap();
+                    assert!(back == bytes, "connection {seed}");
+                    random = random.rotate_left(7) | 1;
+                }
+            });
+        }
+    });
+    running.stop();
+    running.join().unwrap();
+}
+
+const SCRIPT: &str = "echo one\necho two\nbody 10\n0123456789count 5\necho three\n";
+const ANSWERS: [&str; 4] = ["one", "two", "body done", "three"];
+
+#[test]
+fn a_stream_may_be_split_anywhere() {
+    let server = Server::new();
+    let mut sent = 0;
+    for at in 1..SCRIPT.len() {
+        let mut client = server.client();
+        let (first, second) = SCRIPT.split_at(at);
+        client.send(first);
+        sent += first.len() as u64;
+        // The two pieces must not meet in the kernel.
+        server.wait_for(ListenerWord::BytesIn, sent);
+        client.send(second);
+        sent += second.len() as u64;
+        ANSWERS.iter().for_each(|line| client.expect(line));
+    }
+    let splits = SCRIPT.len() as u64 - 1;
+    assert_eq!(server.listener().service(0), 5 * splits);
+    assert!(server.count(ListenerWord::Messages) >= 6 * splits);
+    assert_eq!(server.count(ListenerWord::BytesIn), sent);
+}
+
+#[test]
+fn a_stream_may_come_byte_by_byte() {
+    let server = Server::new();
+    let mut client = server.client();
+    for (n, byte) in SCRIPT.bytes().enumerate() {
+        client.send([byte]);
+        server.wait_for(ListenerWord::BytesIn, n as u64 + 1);
+    }
+    ANSWERS.iter().for_each(|line| client.expect(line));
+}
+
+#[test]
+fn thousands_in_one_write_are_answered_in_order_with_bounded_output() {
+    const HIGH: usize = 4096;
+    let server = Server::with(|limits| {
+        limits.high_water_bytes = HIGH;
+        limits.low_water_bytes = 1024;
+    });
+    let mut client = server.client();
+    let lines: Vec<u8> = (0..20_000).flat_map(|n| format!("echo {n:>50}\n").into_bytes()).collect();
+    let total = lines.len() as u64;
+    let writer = client.send_aside(lines);
+    for n in 0..20_000 {
+        client.expect(&format!("{n:>50}"));
+    }
+    writer.join().unwrap().unwrap();
+    assert_eq!(server.count(ListenerWord::Messages), 20_000);
+    assert_eq!(server.count(ListenerWord::BytesIn), total);
+    // It is counted after it was sent.
+    until(|| server.count(ListenerWord::BytesOut) == 20_000 * 51);
+    let most = server.control.max_queued.load(Ordering::Relaxed);
+    assert!(most <= HIGH + 51, "{most} bytes of output were queued");
+}
+
+#[test]
+fn everything_before_the_peers_end_is_answered() {
+    let server = Server::with(|limits| {
+        limits.high_water_bytes = 2000;
+        limits.low_water_bytes = 1000;
+    });
+    let mut client = server.client();
+    let lines: String = (0..3000).map(|n| format!("echo {n}\n")).collect();
+    let expected: String = (0..3000).map(|n| format!("{n}\n")).collect();
+    client.send(lines);
+    client.end_input();
+    assert_eq!(String::from_utf8(client.rest()).unwrap(), expected);
+    server.expect_close(Reason::PEER_CLOSED);
+}
+
+#[test]
+fn an_unfinished_message_at_the_end_is_dropped() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("echo whole\necho half");
+    client.end_input();
+    assert_eq!(client.rest(), b"whole\n");
+    server.expect_close(Reason::PEER_CLOSED);
+}
+
+#[test]
+fn input_waits_while_the_service_has_paused() {
+    let server = Server::new();
+    let (mut client, handle) = server.client_with_handle();
+    client.send("echo before\npause\necho after\n");
+    client.expect("before");
+    client.send("echo much later\n");
+    handle.post(Note::Say("still paused".into())).unwrap();
+    client.expect("still paused");
+    handle.post(Note::Resume).unwrap();
+    client.expect("after");
+    client.expect("much later");
+}
+
+#[test]
+fn a_timer_may_resume_what_a_message_paused() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("timer 7 1\npause\necho after\n");
+    client.end_input();
+    assert_eq!(client.rest(), b"timer 7\nafter\n");
+}
+
+#[test]
+fn a_message_over_the_limit_ends_the_connection() {
+    let server = Server::with(|limits| limits.max_input_bytes = 1000);
+    let mut client = server.client();
+    client.send([b'x'; 1001]);
+    client.until_reset();
+    server.expect_close(Reason::INPUT_OVERFLOW);
+    // One that says that it will be.
+    let mut client = server.client();
+    client.send("?");
+    client.until_reset();
+    server.expect_close(Reason::INPUT_OVERFLOW);
+    // The limit is on what is kept, in one piece or in many.
+    let mut client = server.client();
+    client.send(format!("echo {:>990}\n", "fits"));
+    assert!(client.line().ends_with("fits"));
+}
+
+#[test]
+fn broken_input_ends_the_connection_without_an_answer() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("!");
+    assert_eq!(client.until_reset(), b"");
+    let closed = server.expect_close(Reason::BAD_LENGTH);
+    assert_eq!((closed.bytes_in, closed.bytes_out), (1, 0));
+    assert_eq!(server.metrics.get(ProcessWord::Panics), 0);
+}
+
+#[test]
+fn large_bodies_pass_in_pieces() {
+    let server = Server::new();
+    let mut client = server.client();
+    let mut bytes = b"body 3000000\n".to_vec();
+    bytes.extend(pattern(3_000_000));
+    bytes.extend(b"echo behind it\n");
+    let writer = client.send_aside(bytes);
+    client.expect("body done");
+    client.expect("behind it");
+    writer.join().unwrap().unwrap();
+}

@@ -1,0 +1,124 @@
+//! The end of a loop: in order, and at once.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tidegate_engine::{ListenerWord, Reason};
+
+use crate::lab::{Note, Seen};
+use crate::support::{Client, Server, closes};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn what_is_in_flight_is_answered_and_what_is_idle_is_ended() {
+    let mut server = Server::new();
+    let mut idle = server.client();
+    idle.round_trip();
+    let mut busy = server.client();
+    busy.send("stay\nsuspend\necho also answered\ndone\n");
+    let handle = server.suspended();
+    let running = server.running.take().unwrap();
+    running.quit(LONG);
+    assert_eq!(idle.rest(), b"");
+    drop(idle);
+    server.expect_close(Reason::SHUTDOWN);
+    assert!(!running.is_finished());
+    handle.post(Note::Say("answered".into())).unwrap();
+    assert_eq!(busy.rest(), b"answered\nalso answered\n");
+    drop(busy);
+    server.expect_close(Reason::DONE);
+    running.join().unwrap();
+    assert_eq!(closes(&server), 2);
+    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn what_had_arrived_before_is_still_served() {
+    let mut server = Server::new();
+    let mut known: Vec<Client> = Vec::new();
+    for n in 1..=700 {
+        known.push(server.client());
+        // Not more at a time than the listener's backlog has room for.
+        server.wait_for(ListenerWord::Accepted, n);
+    }
+    let holder = server.client();
+    holder.send("block\n");
+    server.see(|seen| matches!(seen, Seen::Blocked).then_some(()));
+    // The loop stands still: requests wait in connections it has, and connections wait in its queue.
+    known.iter().for_each(|client| client.send("echo in time\n"));
+    let mut queued: Vec<Client> = (0..100).map(|_| server.client()).collect();
+    queued.iter().for_each(|client| client.send("echo in time\n"));
+    let running = server.running.take().unwrap();
+    running.quit(LONG);
+    server.unblock.send(()).unwrap();
+    for client in known.iter_mut().chain(&mut queued) {
+        assert_eq!(client.rest(), b"in time\n");
+    }
+    drop((known, queued, holder));
+    running.join().unwrap();
+    assert_eq!(closes(&server), 801);
+    assert_eq!(server.listener().closed(Reason::SHUTDOWN), 801);
+}
+
+#[test]
+fn what_is_left_is_closed_when_the_grace_is_over() {
+    let mut server = Server::new();
+    let mut client = server.client();
+    client.send("stay\necho staying\n");
+    client.expect("staying");
+    let running = server.running.take().unwrap();
+    running.quit(Duration::from_millis(50));
+    server.see(|seen| matches!(seen, Seen::Retire).then_some(()));
+    client.until_reset();
+    server.expect_close(Reason::SHUTDOWN_TIMEOUT);
+    running.join().unwrap();
+    assert_eq!(closes(&server), 1);
+}
+
+#[test]
+fn a_loop_without_connections_ends_at_once() {
+    let mut server = Server::new();
+    let running = server.running.take().unwrap();
+    running.quit(LONG);
+    running.join().unwrap();
+}
+
+#[test]
+fn a_stop_closes_everything_once() {
+    let mut server = Server::new();
+    let mut clients: Vec<Client> = (0..50).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(Client::round_trip);
+    clients[0].send("big 4000000\n");
+    clients[1].send("timer 1 3600000\necho set\n");
+    clients[1].expect("set");
+    clients[2].send("suspend\n");
+    let handle = server.suspended();
+    let lingering = server.client();
+    lingering.send("done\n");
+    let mut end = [0; 1];
+    assert_eq!(lingering.stream().read(&mut end).unwrap(), 0);
+    server.stop();
+    assert!(!handle.is_open());
+    assert_eq!(closes(&server), 51);
+    assert_eq!(server.listener().closed(Reason::STOPPED), 50);
+    // It was done already.
+    assert_eq!(server.listener().closed(Reason::DONE), 1);
+}
+
+#[test]
+fn a_stop_ends_a_retirement() {
+    let mut server = Server::new();
+    let mut client = server.client();
+    client.send("stay\necho staying\n");
+    client.expect("staying");
+    let running = server.running.take().unwrap();
+    running.quit(LONG);
+    server.see(|seen| matches!(seen, Seen::Retire).then_some(()));
+    running.stop();
+    // A stop is not taken back.
+    running.quit(LONG);
+    running.join().unwrap();
+    server.expect_close(Reason::STOPPED);
+}

@@ -1,0 +1,271 @@
+//! A server under test, and clients that never wait for ever.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+use tidegate_engine::{
+    Closed, ConnHandle, EngineConfig, Limits, ListenerMetrics, ListenerWord, LoopBuilder, Metrics,
+    ProcessMetrics, Reason, Running,
+};
+
+use crate::lab::{Control, Lab, Note, Seen};
+
+/// Far more than any of these tests needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A loop that serves a [`Lab`]. When it is dropped it is stopped, and its books must balance.
+pub(crate) struct Server {
+    pub(crate) running: Option<Running>,
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics: ProcessMetrics,
+    pub(crate) control: Arc<Control>,
+    pub(crate) unblock: Sender<()>,
+    seen: Receiver<Seen>,
+}
+
+/// How the server is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) config: EngineConfig,
+    pub(crate) limits: Limits,
+    pub(crate) overload_answer: Option<&'static [u8]>,
+    pub(crate) send_buffer: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            config: EngineConfig::default(),
+            limits: Limits::default(),
+            overload_answer: None,
+            send_buffer: 32 << 10,
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn new() -> Self {
+        Self::start(Setup::default())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        let mut setup = Setup::default();
+        change(&mut setup.limits);
+        Self::start(setup)
+    }
+
+    pub(crate) fn start(setup: Setup) -> Self {
+        let Setup { config, limits, overload_answer, send_buffer } = setup;
+        silence_the_loops_panics();
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Accepted sockets inherit it: little is on the way to a client that does not read.
+        sockopt::set_socket_send_buffer_size(&socket, send_buffer).unwrap();
+        let address = socket.local_addr().unwrap();
+        let metrics = Metrics::on_heap(1).process(0);
+        let control = Arc::new(Control::default());
+        let ((seen_by, seen), (unblock, blocked)) = (channel(), channel());
+        let lab = Lab {
+            limits,
+            overload_answer,
+            control: Arc::clone(&control),
+            seen: seen_by,
+            unblock: Mutex::new(blocked),
+        };
+        let running = LoopBuilder::new(config)
+            .listen("lab", socket, || Ok(lab))
+            .metrics(metrics.clone())
+            .spawn()
+            .unwrap();
+        Self { running: Some(running), address, metrics, control, unblock, seen }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// A client, and the handle that the service got for it.
+    pub(crate) fn client_with_handle(&self) -> (Client, ConnHandle<Note>) {
+        let client = self.client();
+        let handle = self.see(|seen| if let Seen::Opened(handle) = seen { Some(handle) } else { None });
+        (client, handle)
+    }
+
+    /// The next thing seen that `pick` wants.
+    pub(crate) fn see<T>(&self, pick: impl Fn(Seen) -> Option<T>) -> T {
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let left = limit.saturating_duration_since(Instant::now());
+            let seen = self.seen.recv_timeout(left).expect("what the test waits for was not seen");
+            if let Some(found) = pick(seen) {
+                return found;
+            }
+        }
+    }
+
+    pub(crate) fn suspended(&self) -> ConnHandle<Note> {
+        self.see(|seen| if let Seen::Suspended(handle) = seen { Some(handle) } else { None })
+    }
+
+    /// How the next connection ended.
+    pub(crate) fn closed(&self) -> Closed {
+        self.see(|seen| if let Seen::Closed(closed) = seen { Some(closed) } else { None })
+    }
+
+    pub(crate) fn expect_close(&self, reason: Reason) -> Closed {
+        let closed = self.closed();
+        assert_eq!(closed.reason, reason, "{closed:?}");
+        closed
+    }
+
+    pub(crate) fn listener(&self) -> ListenerMetrics {
+        self.metrics.listener(0)
+    }
+
+    pub(crate) fn count(&self, word: ListenerWord) -> u64 {
+        self.listener().get(word)
+    }
+
+    /// Waits until a counter has come so far.
+    pub(crate) fn wait_for(&self, word: ListenerWord, at_least: u64) {
+        until(|| self.count(word) >= at_least);
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+            running.join().unwrap();
+        }
+    }
+
+    /// Every connection that was accepted has ended, once, and for one reason.
+    fn check_the_books(&self) {
+        let listener = self.listener();
+        let reasons = (Reason::FIRST_CUSTOM..64).map(Reason::custom).chain(Reason::ALL.iter().copied());
+        let ended: u64 = reasons.map(|reason| listener.closed(reason)).sum();
+        assert_eq!(self.count(ListenerWord::Accepted), ended, "accepted, ended");
+        assert_eq!(self.count(ListenerWord::Open), 0, "open after the end");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.stop();
+            self.check_the_books();
+        }
+    }
+}
+
+/// Waits until something is true that nobody reports.
+pub(crate) fn until(mut is_true: impl FnMut() -> bool) {
+    let limit = Instant::now() + PATIENCE;
+    while !is_true() {
+        assert!(Instant::now() < limit, "what the test waits for did not come");
+        std::thread::yield_now();
+    }
+}
+
+/// A client of the lab.
+pub(crate) struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        sockopt::set_socket_recv_buffer_size(&stream, 32 << 10).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
+        self.stream().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Writes from another thread, so that this one can read.
+    pub(crate) fn send_aside(&self, bytes: Vec<u8>) -> std::thread::JoinHandle<std::io::Result<()>> {
+        let mut stream = self.stream().try_clone().unwrap();
+        std::thread::spawn(move || stream.write_all(&bytes))
+    }
+
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        assert_eq!(line.pop(), Some('\n'), "the end came after {line:?}");
+        line
+    }
+
+    pub(crate) fn expect(&mut self, line: &str) {
+        assert_eq!(self.line(), line);
+    }
+
+    /// Says something and hears it: everything before it has been handled.
+    pub(crate) fn round_trip(&mut self) {
+        self.send("echo there and back\n");
+        self.expect("there and back");
+    }
+
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        self.reader.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Everything up to FIN.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.reader.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Everything up to a reset.
+    pub(crate) fn until_reset(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let error = self.reader.read_to_end(&mut bytes).expect_err("FIN came, and a reset was expected");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+        bytes
+    }
+
+    pub(crate) fn end_input(&self) {
+        self.stream().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends with a reset.
+    pub(crate) fn reset(self) {
+        sockopt::set_socket_linger(self.stream(), Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// Bytes that show a gap, a repetition or a swap.
+pub(crate) fn pattern(n: usize) -> Vec<u8> {
+    (0u32..).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).take(n).collect()
+}
+
+/// The panics that the tests order are caught; printed they would only hide those that are not.
+fn silence_the_loops_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name() != Some("loop-0") {
+                print(info);
+            }
+        }));
+    });
+}
+
+/// How often `on_close` was called.
+pub(crate) fn closes(server: &Server) -> u64 {
+    server.control.closed.load(Ordering::Relaxed)
+}

@@ -1,0 +1,141 @@
+//! Timers and deadlines.
+
+use std::time::{Duration, Instant};
+
+use tidegate_engine::{ListenerWord, Reason};
+
+use crate::lab::Note;
+use crate::support::Server;
+
+const SHORT: Option<Duration> = Some(Duration::from_millis(60));
+
+#[test]
+fn timers_fire_in_order_and_never_early() {
+    let server = Server::new();
+    let mut client = server.client();
+    let start = Instant::now();
+    client.send("timer 1 60\ntimer 2 20\ntimer 3 40\n");
+    for (timer, after) in [(2, 20), (3, 40), (1, 60)] {
+        client.expect(&format!("timer {timer}"));
+        assert!(start.elapsed() >= Duration::from_millis(after), "timer {timer}");
+    }
+}
+
+#[test]
+fn a_timer_is_replaced_and_cancelled_by_its_token() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("timer 1 5\ntimer 2 5\ncancel 2\ncancel 9\ntimer 1 30\ntimer 3 60\n");
+    client.expect("timer 1");
+    client.expect("timer 3");
+}
+
+#[test]
+fn a_timer_that_sets_itself_for_now_does_not_hold_the_loop() {
+    let server = Server::new();
+    let mut client = server.client();
+    let mut other = server.client();
+    client.send("timer 1 0 200\n");
+    for _ in 0..201 {
+        client.expect("timer 1");
+    }
+    other.round_trip();
+}
+
+#[test]
+fn timers_end_with_their_connection() {
+    let server = Server::new();
+    let mut client = server.client();
+    client.send("timer 1 20\ntimer 2 3600000\ndone\n");
+    assert_eq!(client.rest(), b"");
+    drop(client);
+    server.expect_close(Reason::DONE);
+    // The next user of the slot hears nothing of them.
+    let mut client = server.client();
+    client.send("timer 3 60\n");
+    client.expect("timer 3");
+}
+
+#[test]
+fn a_silent_peer_is_reset() {
+    let server = Server::with(|limits| limits.idle_timeout = SHORT);
+    let mut client = server.client();
+    client.round_trip();
+    assert_eq!(client.until_reset(), b"");
+    server.expect_close(Reason::IDLE_TIMEOUT);
+}
+
+#[test]
+fn a_head_has_one_deadline_that_bytes_do_not_extend() {
+    let server = Server::with(|limits| limits.head_timeout = Some(Duration::from_millis(150)));
+    let mut client = server.client();
+    client.round_trip();
+    let dribble = {
+        let mut stream = client.stream().try_clone().unwrap();
+        std::thread::spawn(move || {
+            // The pace of the peer, not a wait for anything.
+            while std::io::Write::write_all(&mut stream, b"e").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        })
+    };
+    server.expect_close(Reason::HEAD_TIMEOUT);
+    client.until_reset();
+    dribble.join().unwrap();
+}
+
+#[test]
+fn a_body_without_progress_is_reset_and_one_with_progress_is_not() {
+    let server = Server::with(|limits| {
+        limits.body_timeout = Some(Duration::from_millis(300));
+        limits.idle_timeout = None;
+    });
+    let mut slow = server.client();
+    slow.send("body 12\n");
+    for _ in 0..12 {
+        std::thread::park_timeout(Duration::from_millis(50));
+        slow.send("x");
+    }
+    slow.expect("body done");
+    let mut client = server.client();
+    client.send("body 100\nabc");
+    client.until_reset();
+    server.expect_close(Reason::BODY_TIMEOUT);
+    // Between two bodies no deadline holds here.
+    slow.round_trip();
+}
+
+#[test]
+fn a_service_may_answer_a_deadline_and_gets_the_next_one() {
+    let server = Server::with(|limits| limits.idle_timeout = SHORT);
+    let mut client = server.client();
+    client.send("patient\n");
+    client.expect("late: Idle");
+    client.until_reset();
+    server.expect_close(Reason::IDLE_TIMEOUT);
+}
+
+#[test]
+fn nothing_is_due_from_a_peer_that_waits_for_its_answer() {
+    let server = Server::with(|limits| limits.idle_timeout = Some(Duration::from_millis(400)));
+    let mut client = server.client();
+    client.send("suspend\n");
+    let handle = server.suspended();
+    // Longer than the time-out: the answer takes its time.
+    std::thread::park_timeout(Duration::from_millis(600));
+    handle.post(Note::Say("at last".into())).unwrap();
+    client.expect("at last");
+    // The peer's time begins with the answer.
+    client.round_trip();
+    client.until_reset();
+    server.expect_close(Reason::IDLE_TIMEOUT);
+    assert_eq!(server.count(ListenerWord::Messages), 2);
+}
+
+#[test]
+fn a_deadline_of_zero_ends_the_connection_and_not_the_loop() {
+    let server = Server::with(|limits| limits.idle_timeout = Some(Duration::ZERO));
+    let mut client = server.client();
+    client.until_reset();
+    server.expect_close(Reason::IDLE_TIMEOUT);
+}

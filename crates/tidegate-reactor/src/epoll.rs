@@ -1,0 +1,420 @@
+//! `Epoll`: completions simulated over readiness.
+//!
+//! Connections are registered edge-triggered and once; listeners level-triggered. A connection is read until a short
+//! read (epoll(7), "Q9"), and once more per turn while there is more: what is left goes to the list of connections with
+//! more to read, so that one busy peer cannot hold a turn. `EPOLLOUT` joins the registration with the first short write
+//! and then stays: edge-triggered, it is reported only after another write was refused, so taking it back would cost a
+//! call and save none.
+//!
+//! Invariant: a connection whose kernel buffer may hold bytes has an edge to come, or stands in the list, or is paused.
+
+use std::io::IoSlice;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown};
+use tidegate_sys::event::Events;
+use tidegate_timer::Instant;
+
+use self::listeners::Listeners;
+use crate::source::{Source, Sources};
+use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Waker, clock};
+
+mod listeners;
+
+/// The reactor over epoll(7). One thread owns it.
+pub struct Epoll {
+    epoll: OwnedFd,
+    waker: Waker,
+    listeners: Listeners,
+    sources: Sources,
+    /// The events of this turn; `next_event` of them have been looked at.
+    events: Events,
+    next_event: usize,
+    /// How many connections the event under `next_event` has brought, when it is a listener's.
+    accepted: u32,
+    /// A connection that became writable and readable at once: the second half is still to be reported.
+    half_done: Option<(Token, EventFlags)>,
+    /// Connections with more to read: those of this turn, and those for the next.
+    again_now: Vec<Token>,
+    again: Vec<Token>,
+    scratch: Box<[u8]>,
+    received: usize,
+    now: Instant,
+    unix_time: u64,
+}
+
+impl std::fmt::Debug for Epoll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Epoll")
+            .field("listeners", &self.listeners)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connections accepted from one listener in one turn.
+const ACCEPT_BATCH: u32 = 64;
+const EVENTS: usize = 512;
+const SCRATCH_BYTES: usize = 64 << 10;
+/// A wait ends after this long at the latest: a longer time-out does not fit into epoll_wait(2) of every kernel.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// The generation of a token that names no connection.
+const NO_GENERATION: u32 = 0;
+const WAKER_SLOT: u32 = u32::MAX;
+
+impl Epoll {
+    /// What a connection costs here, in bytes.
+    pub const BYTES_PER_CONNECTION: usize = size_of::<Source>();
+
+    /// Makes a reactor without sources.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when there is no descriptor or memory for it.
+    pub fn new() -> Result<Self, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let waker = Waker::new()?;
+        let data = pack(Token { slot: WAKER_SLOT, generation: NO_GENERATION });
+        epoll::add(&epoll, waker.fd(), data, EventFlags::IN | EventFlags::ET)?;
+        Ok(Self {
+            epoll,
+            waker,
+            listeners: Listeners::new(),
+            sources: Sources::default(),
+            events: Events::with_capacity(EVENTS),
+            next_event: 0,
+            accepted: 0,
+            half_done: None,
+            again_now: Vec::new(),
+            again: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            received: 0,
+            now: clock::monotonic(),
+            unix_time: clock::unix_time(),
+        })
+    }
+
+    fn accept_event(&mut self, id: ListenerId) -> Option<Completion> {
+        if self.accepted == ACCEPT_BATCH || !self.listeners.is_accepting(id) {
+            return None;
+        }
+        self.accepted += 1;
+        match self.listeners.accept(id) {
+            Ok((socket, peer)) => Some(Completion::Accepted { listener: id, socket, peer }),
+            Err(AcceptError::Empty) => None,
+            Err(error) => {
+                // Another try in the same turn would find descriptors as exhausted as this one did.
+                if !matches!(error, AcceptError::Lost(_)) {
+                    self.accepted = ACCEPT_BATCH;
+                }
+                Some(Completion::AcceptFailed { listener: id, error })
+            }
+        }
+    }
+
+    /// What an event means for a connection: at most two completions, of which the second is left in `half_done`.
+    #[inline]
+    fn connection_event(&mut self, token: Token, flags: EventFlags) -> Option<Completion> {
+        let source = self.sources.find(token)?;
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            source.hung_up = true;
+        }
+        if flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP) && source.awaits_writable {
+            source.awaits_writable = false;
+            self.half_done = Some((token, flags));
+            return Some(Completion::Writable(token));
+        }
+        self.read_event(token, flags)
+    }
+
+    /// The reading half of an event.
+    #[inline]
+    fn read_event(&mut self, token: Token, flags: EventFlags) -> Option<Completion> {
+        if !flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            return None;
+        }
+        self.sources.find(token)?.readable = true;
+        self.receive(token, flags.contains(EventFlags::ERR))
+    }
+
+    /// One receive of at most the scratch buffer.
+    #[inline]
+    fn receive(&mut self, token: Token, broken: bool) -> Option<Completion> {
+        let source = self.sources.find(token)?;
+        let fd = source.fd.as_ref()?;
+        if source.paused || source.ended {
+            // Reading waits or is over, so a reset is not heard by it; its error is asked for instead.
+            let errno = if broken { tidegate_sys::socket::take_error(fd) } else { None }?;
+            source.ended = true;
+            return Some(Completion::Failed(token, errno));
+        }
+        let got = loop {
+            match rustix::io::read(fd, &mut self.scratch[..]) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match got {
+            Ok(0) => {
+                source.ended = true;
+                Some(Completion::Ended(token))
+            }
+            Ok(n) => {
+                self.received = n;
+                if n == self.scratch.len() || source.hung_up {
+                    if !source.listed {
+                        source.listed = true;
+                        self.again.push(token);
+                    }
+                } else {
+                    source.readable = false;
+                }
+                Some(Completion::Received(token))
+            }
+            Err(Errno::AGAIN) => {
+                source.readable = false;
+                None
+            }
+            Err(errno) => {
+                source.ended = true;
+                Some(Completion::Failed(token, errno))
+            }
+        }
+    }
+
+    fn next_listed(&mut self) -> Option<Completion> {
+        while let Some(token) = self.again_now.pop() {
+            let Some(source) = self.sources.find(token) else { continue };
+            source.listed = false;
+            let done = self.receive(token, false);
+            if done.is_some() {
+                return done;
+            }
+        }
+        None
+    }
+
+    fn fd(&mut self, token: Token) -> Result<&mut Source, Errno> {
+        self.sources.find(token).ok_or(Errno::BADF)
+    }
+}
+
+impl Reactor for Epoll {
+    fn listen(&mut self, socket: OwnedFd, shared: bool) -> Result<ListenerId, Errno> {
+        self.listeners.add(&self.epoll, socket, shared, listener_word)
+    }
+
+    fn pause_accept(&mut self, listener: ListenerId) {
+        self.listeners.pause(&self.epoll, listener);
+    }
+
+    fn resume_accept(&mut self, listener: ListenerId) -> Result<(), Errno> {
+        self.listeners.resume(&self.epoll, listener, listener_word(listener))
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.listeners.remove(&self.epoll, listener);
+    }
+
+    fn accept_now(&mut self, listener: ListenerId) -> Result<(OwnedFd, PeerAddress), AcceptError> {
+        self.listeners.accept(listener)
+    }
+
+    fn refuse_one(&mut self, listener: ListenerId, answer: &[u8]) -> Result<(), AcceptError> {
+        self.listeners.refuse_one(listener, answer, &mut self.scratch)
+    }
+
+    fn open(&mut self, token: Token, socket: OwnedFd) -> Result<(), Errno> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, &socket, pack(token), flags)?;
+        self.sources.insert(token, socket);
+        Ok(())
+    }
+
+    fn close(&mut self, token: Token, end: End) {
+        let Some(socket) = self.sources.remove(token) else { return };
+        if end == End::Reset {
+            // It fails only for what is no TCP socket, and there a close is all there is.
+            let _ = tidegate_sys::socket::reset_on_close(&socket);
+        }
+    }
+
+    fn shutdown_send(&mut self, token: Token) {
+        if let Some(Source { fd: Some(fd), .. }) = self.sources.find(token) {
+            // ENOTCONN means that the peer has gone, which the next receive reports.
+            let _ = rustix::net::shutdown(fd, Shutdown::Write);
+        }
+    }
+
+    fn pause(&mut self, token: Token) {
+        if let Some(source) = self.sources.find(token) {
+            source.paused = true;
+        }
+    }
+
+    fn resume(&mut self, token: Token) {
+        let Some(source) = self.sources.find(token) else { return };
+        source.paused = false;
+        if source.readable && !source.listed {
+            source.listed = true;
+            self.again.push(token);
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, token: Token, bytes: &[u8], more: More) -> Result<usize, Errno> {
+        let source = self.fd(token)?;
+        let fd = source.fd.as_ref().ok_or(Errno::BADF)?;
+        let mut flags = SendFlags::NOSIGNAL;
+        if more == More::Follows {
+            flags |= SendFlags::MORE;
+        }
+        taken(|| rustix::net::send(fd, bytes, flags))
+    }
+
+    fn send_vectored(&mut self, token: Token, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        let source = self.fd(token)?;
+        let fd = source.fd.as_ref().ok_or(Errno::BADF)?;
+        // SIGPIPE is ignored in every process of ours, so writev(2) needs no flag for it.
+        taken(|| rustix::io::writev(fd, parts))
+    }
+
+    fn send_file(
+        &mut self,
+        token: Token,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<usize>, Errno> {
+        let source = self.fd(token)?;
+        let fd = source.fd.as_ref().ok_or(Errno::BADF)?;
+        let count = usize::try_from(len).unwrap_or(usize::MAX);
+        loop {
+            let mut position = offset;
+            match rustix::fs::sendfile(fd, file, Some(&mut position), count) {
+                Ok(0) if len > 0 => return Ok(None),
+                Ok(n) => return Ok(Some(n)),
+                Err(Errno::AGAIN) => return Ok(Some(0)),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    fn await_writable(&mut self, token: Token) {
+        let Some(source) = self.sources.find(token) else { return };
+        source.awaits_writable = true;
+        if source.out_armed {
+            return;
+        }
+        let Some(fd) = source.fd.as_ref() else { return };
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        // Modifying looks at the readiness anew, so a socket that drained meanwhile is reported. It cannot fail for what
+        // is registered (epoll_ctl(2)).
+        let modified = epoll::modify(&self.epoll, fd, pack(token), flags);
+        debug_assert!(modified.is_ok(), "{modified:?}");
+        source.out_armed = true;
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno> {
+        std::mem::swap(&mut self.again_now, &mut self.again);
+        let timeout = if self.again_now.is_empty() {
+            // From the present time, not from that of the last wait: handling a turn may have taken long.
+            deadline.map(|at| {
+                let wait = if at <= self.now {
+                    Duration::ZERO
+                } else {
+                    at.saturating_duration_since(clock::monotonic())
+                };
+                clock::timespec(wait.min(LONGEST_WAIT))
+            })
+        } else {
+            Some(clock::timespec(Duration::ZERO))
+        };
+        self.next_event = 0;
+        self.accepted = 0;
+        let waited = self.events.wait(&self.epoll, timeout.as_ref());
+        self.now = clock::monotonic();
+        self.unix_time = clock::unix_time();
+        match waited {
+            Ok(()) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<Completion> {
+        if let Some((token, flags)) = self.half_done.take()
+            && let Some(completion) = self.read_event(token, flags)
+        {
+            return Some(completion);
+        }
+        while let Some((word, flags)) = self.events.get(self.next_event) {
+            let token = unpack(word);
+            let completion = if token.generation != NO_GENERATION {
+                self.next_event += 1;
+                self.connection_event(token, flags)
+            } else if token.slot == WAKER_SLOT {
+                self.next_event += 1;
+                Some(Completion::Woken)
+            } else {
+                let accepted = self.accept_event(ListenerId(token.slot));
+                if accepted.is_none() {
+                    self.next_event += 1;
+                    self.accepted = 0;
+                }
+                accepted
+            };
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        self.next_listed()
+    }
+
+    #[inline]
+    fn received(&self) -> &[u8] {
+        &self.scratch[..self.received]
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn unix_time(&self) -> u64 {
+        self.unix_time
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+/// What a send took: nothing when the kernel's buffer is full.
+#[inline]
+fn taken(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(0),
+            other => return other,
+        }
+    }
+}
+
+fn listener_word(listener: ListenerId) -> EventData {
+    pack(Token { slot: listener.0, generation: NO_GENERATION })
+}
+
+fn pack(token: Token) -> EventData {
+    EventData::new_u64(u64::from(token.generation) << 32 | u64::from(token.slot))
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of what pack() made")]
+fn unpack(word: u64) -> Token {
+    Token { slot: word as u32, generation: (word >> 32) as u32 }
+}

@@ -1,0 +1,157 @@
+//! Operations in, completions out.
+//!
+//! The engine asks for operations on sockets by opaque [`Token`]s and receives [`Completion`]s. On epoll the reactor makes
+//! the non-blocking call when the descriptor is ready and then reports what came of it: a simulated proactor. The
+//! [`Reactor`] trait is the seam behind which other kernels' interfaces stand.
+//!
+//! The reactor never calls its user, and it alone reads a clock. Read [`Reactor`] and [`Completion`] first.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod completion;
+mod epoll;
+mod source;
+mod waker;
+
+pub use completion::{AcceptError, Completion, ListenerId, PeerAddress, Token};
+pub use epoll::Epoll;
+pub use waker::Waker;
+
+use std::io::IoSlice;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+pub use rustix::io::Errno;
+pub use tidegate_timer::Instant;
+
+/// How the server's side of a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// In order: what was queued is delivered, then FIN.
+    Fin,
+    /// At once: queued bytes are thrown away and the peer sees a reset. The server keeps no TIME_WAIT.
+    Reset,
+}
+
+/// Whether more bytes follow at once, so that the kernel may wait for them before it sends a segment (`MSG_MORE`, send(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// This is all for now.
+    No,
+    /// More follows in the same turn.
+    Follows,
+}
+
+/// An event interface of the kernel, as completions.
+///
+/// One turn: [`wait`](Self::wait) once, then [`next`](Self::next) until it answers `None`. Bytes of a
+/// [`Completion::Received`] are read with [`received`](Self::received) before the following `next`.
+pub trait Reactor {
+    /// Starts accepting from a listening socket. With `shared`, other processes poll the same socket, and one of
+    /// them is woken for a connection (`EPOLLEXCLUSIVE`, epoll_ctl(2)).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it cannot watch the socket.
+    fn listen(&mut self, socket: OwnedFd, shared: bool) -> Result<ListenerId, Errno>;
+
+    /// Stops accepting without closing the socket; what waits in its queue stays there.
+    fn pause_accept(&mut self, listener: ListenerId);
+
+    /// Accepts again after [`pause_accept`](Self::pause_accept).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it has no memory to watch the socket: the listener stays paused.
+    fn resume_accept(&mut self, listener: ListenerId) -> Result<(), Errno>;
+
+    /// Stops watching a listener for good, and closes this process's descriptor of it.
+    fn unlisten(&mut self, listener: ListenerId);
+
+    /// Accepts one connection, or says why not; used to empty a queue before a listener is given up.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer to accept4(2).
+    fn accept_now(&mut self, listener: ListenerId) -> Result<(OwnedFd, PeerAddress), AcceptError>;
+
+    /// With descriptors exhausted: accepts one connection by the reserve descriptor, sends it `answer` and closes it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer to accept4(2); `MFILE` also when the reserve is not there.
+    fn refuse_one(&mut self, listener: ListenerId, answer: &[u8]) -> Result<(), AcceptError>;
+
+    /// Takes a connected socket over under `token` and starts receiving from it. The token's slot must be free.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it cannot watch the socket; the socket is closed.
+    fn open(&mut self, token: Token, socket: OwnedFd) -> Result<(), Errno>;
+
+    /// Closes a connection. No completion names the token afterwards.
+    fn close(&mut self, token: Token, end: End);
+
+    /// Ends the sending direction; the peer reads FIN after what was sent.
+    fn shutdown_send(&mut self, token: Token);
+
+    /// Stops receiving: the kernel's buffer fills, and the peer's window closes.
+    fn pause(&mut self, token: Token);
+
+    /// Receives again; what arrived meanwhile is reported in this or the next turn.
+    fn resume(&mut self, token: Token);
+
+    /// Sends, and answers how many bytes were taken. Fewer than all: the rest after [`Completion::Writable`], which is
+    /// asked for with [`await_writable`](Self::await_writable).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the connection is broken.
+    fn send(&mut self, token: Token, bytes: &[u8], more: More) -> Result<usize, Errno>;
+
+    /// As [`send`](Self::send), from several buffers.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the connection is broken.
+    fn send_vectored(&mut self, token: Token, parts: &[IoSlice<'_>]) -> Result<usize, Errno>;
+
+    /// Sends bytes of a file, and answers how many were taken; `None` when the file ends before `offset + 1`. Fewer than
+    /// all are taken when the kernel's buffer is full and also when the file ends early: only 0 says that it is full.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the connection is broken or the file cannot be read.
+    fn send_file(
+        &mut self,
+        token: Token,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<usize>, Errno>;
+
+    /// Asks for one [`Completion::Writable`] when the kernel takes bytes again. To be asked after a send that the kernel
+    /// refused in whole or in part, and only then: what was never refused may never be reported.
+    fn await_writable(&mut self, token: Token);
+
+    /// Waits until something completes or `deadline` has passed. A signal ends the wait early.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, other than `EINTR`: the reactor cannot go on.
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno>;
+
+    /// The next completion of this turn.
+    fn next(&mut self) -> Option<Completion>;
+
+    /// The bytes of the last [`Completion::Received`].
+    fn received(&self) -> &[u8];
+
+    /// The monotonic clock as of the last [`wait`](Self::wait).
+    fn now(&self) -> Instant;
+
+    /// The wall clock in whole seconds since 1970 as of the last [`wait`](Self::wait).
+    fn unix_time(&self) -> u64;
+
+    /// What another thread wakes this reactor with.
+    fn waker(&self) -> Waker;
+}

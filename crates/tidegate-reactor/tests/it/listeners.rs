@@ -1,0 +1,177 @@
+//! Listeners, the waker and the clock.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use tidegate_reactor::{AcceptError, Completion, Epoll, Errno, PeerAddress, Reactor, Token};
+
+use crate::support::{Bench, client, listener, until};
+
+#[test]
+fn a_connection_is_accepted_with_its_peers_address() {
+    let mut bench = Bench::new();
+    let client = client(bench.address);
+    let (listener, peer) = until(&mut bench.reactor, |_, completion| match completion {
+        Completion::Accepted { listener, peer, .. } => Some((listener, peer)),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(listener, bench.listener);
+    assert_eq!(peer, PeerAddress::Inet(client.local_addr().unwrap()));
+}
+
+#[test]
+fn peers_of_a_unix_socket_have_no_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let socket = UnixListener::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut reactor = Epoll::new().unwrap();
+    reactor.listen(socket.into(), true).unwrap();
+    let mut peer = UnixStream::connect(&path).unwrap();
+    let socket = until(&mut reactor, |_, completion| match completion {
+        Completion::Accepted { peer: PeerAddress::Unix, socket, .. } => Some(socket),
+        other => panic!("{other:?}"),
+    });
+    reactor.open(Token { slot: 0, generation: 1 }, socket).unwrap();
+    peer.write_all(b"over unix").unwrap();
+    until(&mut reactor, |reactor, completion| {
+        assert!(matches!(completion, Completion::Received(_)), "{completion:?}");
+        assert_eq!(reactor.received(), b"over unix");
+        Some(())
+    });
+}
+
+#[test]
+fn more_peers_than_one_turn_accepts_are_all_accepted() {
+    let mut bench = Bench::new();
+    let clients: Vec<_> = (0..100).map(|_| client(bench.address)).collect();
+    let mut accepted = Vec::new();
+    while accepted.len() < clients.len() {
+        bench.reactor.wait(Some(bench.reactor.now() + Duration::from_secs(5))).unwrap();
+        let before = accepted.len();
+        while let Some(completion) = bench.reactor.next() {
+            let Completion::Accepted { socket, .. } = completion else { panic!("{completion:?}") };
+            accepted.push(socket);
+        }
+        assert!(accepted.len() > before, "nobody came within 5 s");
+        assert!(accepted.len() - before <= 64);
+    }
+}
+
+#[test]
+fn a_paused_listener_is_silent_and_its_queue_waits() {
+    let mut bench = Bench::new();
+    bench.reactor.pause_accept(bench.listener);
+    bench.reactor.pause_accept(bench.listener);
+    let _waiting = client(bench.address);
+    bench.expect_silence();
+    bench.reactor.resume_accept(bench.listener).unwrap();
+    bench.reactor.resume_accept(bench.listener).unwrap();
+    until(&mut bench.reactor, |_, c| matches!(c, Completion::Accepted { .. }).then_some(()));
+}
+
+#[test]
+fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders() {
+    let mut bench = Bench::new();
+    bench.reactor.unlisten(bench.listener);
+    bench.reactor.unlisten(bench.listener);
+    let peer = client(bench.address);
+    bench.expect_silence();
+    let gone = bench.reactor.accept_now(bench.listener);
+    assert!(matches!(gone, Err(AcceptError::Broken(Errno::BADF))), "{gone:?}");
+    let mut successor = Epoll::new().unwrap();
+    successor.listen(bench.socket.try_clone().unwrap(), false).unwrap();
+    let address = until(&mut successor, |_, completion| match completion {
+        Completion::Accepted { peer, .. } => Some(peer),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(address, PeerAddress::Inet(peer.local_addr().unwrap()));
+}
+
+#[test]
+fn a_shared_socket_serves_each_peer_once() {
+    let (socket, address) = listener();
+    let mut reactors: Vec<Epoll> = (0..2).map(|_| Epoll::new().unwrap()).collect();
+    for reactor in &mut reactors {
+        reactor.listen(socket.try_clone().unwrap().into(), true).unwrap();
+    }
+    let clients: Vec<_> = (0..40).map(|_| client(address)).collect();
+    let mut expected: Vec<_> = clients.iter().map(|c| c.local_addr().unwrap().port()).collect();
+    let mut seen = Vec::new();
+    let mut idle_rounds = 0;
+    while seen.len() < clients.len() {
+        let before = seen.len();
+        for reactor in &mut reactors {
+            reactor.wait(Some(reactor.now() + Duration::from_millis(10))).unwrap();
+            while let Some(completion) = reactor.next() {
+                let Completion::Accepted { peer: PeerAddress::Inet(peer), .. } = completion else {
+                    panic!("{completion:?}")
+                };
+                seen.push(peer.port());
+            }
+        }
+        idle_rounds = if seen.len() == before { idle_rounds + 1 } else { 0 };
+        assert!(idle_rounds < 500, "{} of {} peers were accepted", seen.len(), clients.len());
+    }
+    seen.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_queue_can_be_emptied_by_hand() {
+    let mut bench = Bench::new();
+    bench.reactor.pause_accept(bench.listener);
+    let peers: Vec<_> = (0..3).map(|_| client(bench.address)).collect();
+    for peer in &peers {
+        let (_socket, address) = bench.reactor.accept_now(bench.listener).unwrap();
+        assert_eq!(address, PeerAddress::Inet(peer.local_addr().unwrap()));
+    }
+    assert!(matches!(bench.reactor.accept_now(bench.listener), Err(AcceptError::Empty)));
+}
+
+#[test]
+fn a_refused_peer_gets_the_answer_and_the_end() {
+    let mut bench = Bench::new();
+    bench.reactor.pause_accept(bench.listener);
+    assert_eq!(bench.reactor.refuse_one(bench.listener, b"nobody asked"), Err(AcceptError::Empty));
+    let mut peer = client(bench.address);
+    peer.write_all(b"a request that is not read").unwrap();
+    bench.reactor.refuse_one(bench.listener, b"full house").unwrap();
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "full house");
+}
+
+#[test]
+fn a_waker_ends_the_wait_of_another_thread_every_time() {
+    let mut reactor = Epoll::new().unwrap();
+    let waker = reactor.waker();
+    let (go, turns) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || turns.iter().for_each(|()| waker.wake()));
+    for _ in 0..100 {
+        go.send(()).unwrap();
+        until(&mut reactor, |_, c| matches!(c, Completion::Woken).then_some(()));
+    }
+    drop(go);
+    other.join().unwrap();
+    // Several before a wait are one.
+    let waker = reactor.waker();
+    waker.wake();
+    waker.wake();
+    until(&mut reactor, |_, c| matches!(c, Completion::Woken).then_some(()));
+}
+
+#[test]
+fn a_wait_lasts_until_its_deadline() {
+    let mut reactor = Epoll::new().unwrap();
+    let deadline = reactor.now() + Duration::from_millis(20);
+    while reactor.now() < deadline {
+        reactor.wait(Some(deadline)).unwrap();
+        assert!(reactor.next().is_none());
+    }
+    assert!(reactor.unix_time() > 1_700_000_000);
+    // A deadline in the past does not wait.
+    reactor.wait(Some(deadline)).unwrap();
+}
