@@ -1,0 +1,155 @@
+//! Standard error, written without ever waiting for who reads it.
+//!
+//! A pipe or a terminal that nobody reads would stop the thread that writes to it. Pipes and terminals are therefore opened
+//! a second time, with a file description of our own that does not block (setting `O_NONBLOCK` on the inherited one would
+//! change it for every process that shares it); a socket is written with `MSG_DONTWAIT`; a file never blocks for long. A
+//! standard error that is closed or broken swallows everything.
+
+use std::io::IsTerminal as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::{Colour, render};
+
+/// Renders records and writes them to a descriptor.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    /// `None` when there is nothing to write to.
+    fd: Option<OwnedFd>,
+    socket: bool,
+    colour: Colour,
+    /// Rendered text, of which the first `written` bytes are out.
+    text: String,
+    written: usize,
+}
+
+impl Screen {
+    /// Writes to `fd`; to standard error when there is none.
+    pub(crate) fn new(fd: Option<OwnedFd>) -> Self {
+        let fd = fd.or_else(|| rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), FIRST_FREE_FD).ok());
+        let colour = match &fd {
+            Some(fd) if fd.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) => {
+                Colour::On
+            }
+            _ => Colour::Off,
+        };
+        let kind = fd.as_ref().and_then(|fd| rustix::fs::fstat(fd).ok());
+        let kind = kind.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let socket = kind == Some(FileType::Socket);
+        let fd = match (fd, kind) {
+            (Some(fd), Some(FileType::Fifo | FileType::CharacterDevice)) => Some(reopened(fd)),
+            (fd, _) => fd,
+        };
+        Self { fd, socket, colour, text: String::new(), written: 0 }
+    }
+
+    /// Whether everything is out.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// What to poll for `POLLOUT`, when something waits.
+    pub(crate) fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().filter(|_| !self.is_idle()).map(|fd| fd.as_fd())
+    }
+
+    /// Adds stored lines.
+    pub(crate) fn show(&mut self, lines: &[u8]) {
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            render(line, self.colour, &mut self.text);
+        }
+    }
+
+    /// Adds a line of our own.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// Writes what the descriptor takes now.
+    pub(crate) fn write(&mut self) {
+        while let (Some(fd), false) = (&self.fd, self.text.is_empty()) {
+            let rest = &self.text.as_bytes()[self.written..];
+            let result = if self.socket {
+                rustix::net::send(fd, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            } else {
+                rustix::io::write(fd, rest)
+            };
+            match result {
+                Ok(bytes) => self.written += bytes,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // There is nobody left to tell, and nothing to tell it with.
+                Err(_) => self.fd = None,
+            }
+            if self.written == self.text.len() {
+                self.clear();
+            }
+        }
+        if self.fd.is_none() {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.text.shrink_to(KEPT_TEXT_BYTES);
+        self.written = 0;
+    }
+}
+
+/// The same pipe or terminal with a file description of our own. Where that is not allowed (after a change of user, on a
+/// system without /proc) the old one has to do.
+fn reopened(fd: OwnedFd) -> OwnedFd {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).unwrap_or(fd)
+}
+
+/// The descriptors below are the standard ones.
+const FIRST_FREE_FD: i32 = 3;
+/// A larger buffer is given back after a burst.
+const KEPT_TEXT_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_does_not_stop_the_writer() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut screen = Screen::new(Some(writer.into()));
+        let line = "x".repeat(999);
+        for _ in 0..1000 {
+            screen.say(&line);
+        }
+        screen.write();
+        assert!(!screen.is_idle() && screen.awaited().is_some(), "a pipe holds less than a megabyte");
+        let mut all = Vec::new();
+        let mut block = vec![0; 64 << 10];
+        while all.len() < 1_000_000 {
+            let bytes = reader.read(&mut block).unwrap();
+            all.extend_from_slice(&block[..bytes]);
+            screen.write();
+        }
+        assert!(screen.is_idle());
+        assert_eq!(all, format!("{line}\n").repeat(1000).as_bytes());
+    }
+
+    #[test]
+    fn a_broken_pipe_swallows_everything() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut screen = Screen::new(Some(writer.into()));
+        drop(reader);
+        screen.say("nobody hears this");
+        screen.write();
+        assert!(screen.is_idle() && screen.awaited().is_none());
+        screen.say("nor this");
+        screen.write();
+        assert!(screen.is_idle());
+    }
+}
