@@ -1,0 +1,156 @@
+//! `Accounts`: the requests, as a program makes them.
+//!
+//! Any thread may ask. `submit_*` returns at once and never waits for a hash, the database or a place in the queue; `register`
+//! and `login` wait, and are for threads that may. What is decided about a user, is decided here.
+
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use crate::password::Hasher;
+use crate::pool::{Pool, Task};
+use crate::store::{self, Store};
+use crate::{AccountsError, Credentials};
+
+/// The users of a server. Several processes may have the same database open.
+///
+/// Dropping it answers what waits with [`AccountsError::Closed`] and waits for the hashes that are being computed.
+#[derive(Debug)]
+pub struct Accounts {
+    pool: Pool,
+}
+
+/// How much work and memory accounts may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Threads that hash; each takes `memory_kib` while it does. At least 1. Default 2.
+    pub threads: usize,
+    /// Requests that may wait for a thread; more are [`AccountsError::Busy`]. At least 1. Default 256.
+    pub queue: usize,
+    /// How long a request waits while another process writes to the database. Default 5 s.
+    pub busy_timeout: Duration,
+    /// Memory of one hash in KiB, argon2's `m`, at least 8. Default 19456 (19 MiB), as OWASP recommends.
+    pub memory_kib: u32,
+    /// Passes over that memory, argon2's `t`, at least 1. Default 2, as OWASP recommends.
+    pub passes: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            queue: 256,
+            busy_timeout: Duration::from_secs(5),
+            memory_kib: 19 * 1024,
+            passes: 2,
+        }
+    }
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The account was made, or the password is right.
+    Done,
+    /// There is no such user, or the password is another one. Which of the two is not told, and takes the same time.
+    Refused,
+    /// Somebody has this name already.
+    NameTaken,
+    /// The name or the password breaks the rules of [`Credentials`].
+    Invalid,
+}
+
+impl Accounts {
+    /// Opens the database that `url` names, `sqlite:PATH`, and makes it if it is not there. Starts the pool's threads.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be opened, is of a newer version, or is not supported yet (`postgres://…`).
+    pub fn open(url: &str, options: Options) -> Result<Self, AccountsError> {
+        let path = store::path_of(url)?;
+        let hasher = Hasher::new(options.memory_kib, options.passes)?;
+        let stores = (0..options.threads.max(1))
+            .map(|_| Store::open(&path, options.busy_timeout))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { pool: Pool::start(stores, hasher, options.queue)? })
+    }
+
+    /// Asks for an account; `done` is called with the outcome on a thread of the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountsError::Busy`] or [`AccountsError::Closed`] at once; `done` is not called then.
+    pub fn submit_register(
+        &self,
+        kind: i32,
+        credentials: Credentials,
+        done: impl FnOnce(Result<Outcome, AccountsError>) + Send + 'static,
+    ) -> Result<(), AccountsError> {
+        self.pool.submit(register(kind, credentials), Box::new(done))
+    }
+
+    /// Asks whether a password is right; `done` is called with the outcome on a thread of the pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit_register`](Self::submit_register).
+    pub fn submit_login(
+        &self,
+        credentials: Credentials,
+        done: impl FnOnce(Result<Outcome, AccountsError>) + Send + 'static,
+    ) -> Result<(), AccountsError> {
+        self.pool.submit(login(credentials), Box::new(done))
+    }
+
+    /// Makes an account, and waits until it is made.
+    ///
+    /// # Errors
+    ///
+    /// What kept the request from being decided.
+    pub fn register(&self, kind: i32, username: &[u8], password: &[u8]) -> Result<Outcome, AccountsError> {
+        match Credentials::new(username, password) {
+            Ok(credentials) => self.wait_for(register(kind, credentials)),
+            Err(_) => Ok(Outcome::Invalid),
+        }
+    }
+
+    /// Checks a password, and waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// What kept the request from being decided.
+    pub fn login(&self, username: &[u8], password: &[u8]) -> Result<Outcome, AccountsError> {
+        match Credentials::new(username, password) {
+            Ok(credentials) => self.wait_for(login(credentials)),
+            Err(_) => Ok(Outcome::Invalid),
+        }
+    }
+
+    fn wait_for(&self, task: Task) -> Result<Outcome, AccountsError> {
+        let (answer, answered) = bounded(1);
+        // The receiver lives until the answer is there, so sending cannot fail.
+        self.pool.submit(task, Box::new(move |result| drop(answer.send(result))))?;
+        answered.recv().unwrap_or(Err(AccountsError::Closed))
+    }
+}
+
+fn register(kind: i32, credentials: Credentials) -> Task {
+    Box::new(move |store, hasher| {
+        // A taken name is told anyway, so it need not cost a hash.
+        if store.password_of(credentials.username())?.is_some() {
+            return Ok(Outcome::NameTaken);
+        }
+        let hash = hasher.hash(credentials.password())?;
+        // Another process may have taken the name meanwhile; the database decides.
+        let inserted = store.insert(credentials.username(), kind, &hash)?;
+        Ok(if inserted { Outcome::Done } else { Outcome::NameTaken })
+    })
+}
+
+fn login(credentials: Credentials) -> Task {
+    Box::new(move |store, hasher| {
+        let stored = store.password_of(credentials.username())?;
+        let right = hasher.verify(credentials.password(), stored.as_deref())?;
+        Ok(if right { Outcome::Done } else { Outcome::Refused })
+    })
+}
