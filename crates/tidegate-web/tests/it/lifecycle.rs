@@ -1,0 +1,100 @@
+//! Deadlines and the end of a server.
+
+use std::time::Duration;
+
+use tidegate_web::{Status, Web, WebBuilder};
+
+use crate::client::{PATIENCE, Server, get, request};
+
+/// Soon for a deadline that is to pass, and far for one that is not: nobody asserts how long it takes.
+const SHORT: Duration = Duration::from_millis(100);
+const LONGER: Duration = Duration::from_millis(700);
+
+fn hello() -> WebBuilder {
+    Web::builder().respond("/hello", Status::OK, "", "Hello, World!")
+}
+
+#[test]
+fn a_head_that_does_not_end_is_408() {
+    let server = Server::start(hello().head_timeout(SHORT));
+    for start in ["G", "GET /hello HTTP/1.1\r\nHost: a\r\n", "\r\n"] {
+        let mut client = server.connect();
+        client.send(start);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (408, true), "{start:?}");
+        client.expect_end();
+    }
+    // Also behind a request that was answered.
+    let mut client = server.connect();
+    client.send(get("/hello") + "GET ");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.answer().status, 408);
+    client.expect_end();
+}
+
+#[test]
+fn a_body_that_stands_still_is_408() {
+    let server = Server::start(hello().body_timeout(SHORT));
+    for (lines, part) in [
+        ("Content-Length: 5\r\n", ""),
+        ("Content-Length: 5\r\n", "abc"),
+        ("Transfer-Encoding: chunked\r\n", "5\r\nab"),
+    ] {
+        let mut client = server.connect();
+        client.send(request("POST", "/hello", lines) + part);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (408, true), "{lines} {part}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn an_idle_connection_ends_without_a_word() {
+    let server = Server::start(hello().keep_alive(LONGER));
+    let mut fresh = server.connect();
+    fresh.expect_end();
+    let mut used = server.connect();
+    assert_eq!(used.ask(get("/hello")).status, 200);
+    used.expect_end();
+    let mut with_body = server.connect();
+    assert_eq!(with_body.ask(request("POST", "/hello", "Content-Length: 1\r\n") + "x").status, 405);
+    with_body.expect_end();
+}
+
+#[test]
+fn who_ends_his_side_still_gets_his_answers() {
+    let server = Server::start(hello());
+    let mut client = server.connect();
+    client.send(get("/hello") + &get("/hello") + "GET /hel");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!([client.answer().status, client.answer().status], [200, 200]);
+    client.expect_end();
+}
+
+#[test]
+fn a_server_that_retires_ends_what_is_idle_and_finishes_the_rest() {
+    let server = Server::start(hello());
+    let mut idle = server.connect();
+    assert_eq!(idle.ask(get("/hello")).status, 200);
+    let mut in_head = server.connect();
+    assert_eq!(in_head.ask(get("/hello")).status, 200);
+    in_head.send("GET /hello HTT");
+    let mut in_body = server.connect();
+    assert_eq!(in_body.ask(get("/hello")).status, 200);
+    in_body.send(request("POST", "/hello", "Content-Length: 4\r\n") + "ab");
+    // The loop has read these pieces before it answers what was sent after them, and it reads before it obeys.
+    let mut later = server.connect();
+    assert_eq!(later.ask(get("/hello")).status, 200);
+
+    server.running().quit(PATIENCE);
+    idle.expect_end();
+    in_head.send("P/1.1\r\nHost: a\r\n\r\n");
+    let answer = in_head.answer();
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    in_head.expect_end();
+    in_body.send("cd");
+    let answer = in_body.answer();
+    assert_eq!((answer.status, answer.closes()), (405, true));
+    in_body.expect_end();
+    server.join();
+}

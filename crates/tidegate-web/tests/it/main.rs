@@ -1,0 +1,17 @@
+//! The web service on real sockets: a loop on a thread of its own, port 0, and a client that reads answers by the book.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
+mod answers;
+mod bodies;
+mod client;
+mod conditions;
+mod counters;
+mod curl;
+mod exhaustion;
+mod files;
+mod lifecycle;
+mod refusals;
