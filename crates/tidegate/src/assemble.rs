@@ -1,0 +1,137 @@
+//! From a configuration to a server: which service stands behind each listener, and what it is given.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidegate_accounts::Accounts;
+use tidegate_engine::{BoxError, BoxedService, Service};
+use tidegate_gateway::{Gateway, OnUnknown};
+use tidegate_process::Child;
+use tidegate_web::{Status, Web};
+
+use crate::config::{self, Config, ServiceName};
+use crate::run::master::CONFIG_FD;
+use crate::server::{Factory, ListenSpec};
+use crate::services::admin;
+use crate::{Error, ServerBuilder, discard, echo};
+
+/// A server of everything that the configuration says: with a data folder, a pid file, a control socket and a log server.
+///
+/// # Errors
+///
+/// [`Error::UnknownService`] for a listener whose service this program does not have.
+pub fn from_config(config: Config) -> Result<ServerBuilder, Error> {
+    let shared = Arc::new(config.clone());
+    let accounts = Arc::new(Mutex::new(None));
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    for listener in &config.listen {
+        listeners.push(listen_spec(listener, &shared, &accounts)?);
+    }
+    Ok(ServerBuilder { listeners, operated: true, ..ServerBuilder::new(config) })
+}
+
+/// Plays the part of a child, when a master started this process: to be called first in `main`. `None` when none did.
+pub fn run_if_child() -> Option<Result<(), Error>> {
+    match Child::from_env() {
+        Ok(None) => None,
+        Ok(Some(child)) => Some(run_child(child)),
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+fn run_child(mut child: Child) -> Result<(), Error> {
+    let fd =
+        child.take_fd(CONFIG_FD).ok_or_else(|| Error::Service("no configuration was handed over".into()))?;
+    let json = tidegate_sys::shared::read_all(std::os::fd::AsFd::as_fd(&fd), MAX_CONFIG_BYTES)
+        .map_err(Error::system("reading the configuration that was handed over"))?;
+    let config = Config::from_json(&json).map_err(|error| Error::Service(error.into()))?;
+    from_config(config)?.run_child(child)
+}
+
+const MAX_CONFIG_BYTES: usize = 64 << 20;
+
+/// One pool for all gateway listeners of a worker.
+type SharedAccounts = Arc<Mutex<Option<Arc<Accounts>>>>;
+
+fn listen_spec(
+    listener: &config::Listener,
+    config: &Arc<Config>,
+    accounts: &SharedAccounts,
+) -> Result<ListenSpec, Error> {
+    let config = Arc::clone(config);
+    let idle_timeout = config.engine.idle_timeout;
+    let (counters, factory): (_, Factory) = match &listener.service {
+        ServiceName::Web => (Web::COUNTERS, Arc::new(move |_| boxed(web(&config.web)))),
+        ServiceName::Gateway => {
+            let accounts = Arc::clone(accounts);
+            (Gateway::COUNTERS, Arc::new(move |_| boxed(gateway(&config, &accounts))))
+        }
+        ServiceName::Admin => (Web::COUNTERS, Arc::new(|status| boxed(admin::admin(status)))),
+        ServiceName::Echo => {
+            (&[], Arc::new(move |_| Ok(BoxedService::new(echo().idle_timeout(idle_timeout)))))
+        }
+        ServiceName::Discard => {
+            (&[], Arc::new(move |_| Ok(BoxedService::new(discard().idle_timeout(idle_timeout)))))
+        }
+        ServiceName::Named(name) => {
+            return Err(Error::UnknownService {
+                listener: listener.name.to_string(),
+                service: name.to_string(),
+            });
+        }
+    };
+    Ok(ListenSpec {
+        name: listener.name.to_string(),
+        address: listener.address.clone(),
+        backlog: listener.backlog,
+        // So that no worker that is stopped keeps an operator waiting.
+        answers_for_all: listener.service == ServiceName::Admin,
+        service: listener.service.to_string(),
+        counters,
+        factory,
+    })
+}
+
+fn boxed<S: Service, E: Into<BoxError>>(service: Result<S, E>) -> Result<BoxedService, BoxError> {
+    service.map(BoxedService::new).map_err(Into::into)
+}
+
+fn web(config: &config::Web) -> Result<Web, BoxError> {
+    let mut builder = Web::builder().keep_alive(config.keep_alive).head_timeout(config.head_timeout);
+    builder = match &config.root {
+        Some(root) => builder.root(root),
+        None if config.respond.iter().any(|respond| respond.path == "/") => builder,
+        None => builder.builtin_site(),
+    };
+    for respond in &config.respond {
+        let status = Status::from_code(respond.status)
+            .ok_or_else(|| format!("web.respond {}: {} is no status", respond.path, respond.status))?;
+        builder = builder.respond(&respond.path, status, &respond.content_type, respond.body.as_bytes());
+    }
+    Ok(builder.build()?)
+}
+
+fn gateway(config: &Config, accounts: &SharedAccounts) -> Result<Gateway, BoxError> {
+    let mut shared = accounts.lock().unwrap_or_else(PoisonError::into_inner);
+    let accounts = match &*shared {
+        Some(accounts) => Arc::clone(accounts),
+        None => {
+            let options = tidegate_accounts::Options {
+                threads: config.accounts.threads,
+                queue: config.accounts.queue,
+                ..tidegate_accounts::Options::default()
+            };
+            Arc::clone(shared.insert(Arc::new(Accounts::open(&config.database().to_string(), options)?)))
+        }
+    };
+    let on_unknown = match config.gateway.on_unknown {
+        config::OnUnknown::Drop => OnUnknown::Drop,
+        config::OnUnknown::Close => OnUnknown::Close,
+    };
+    Ok(Gateway::builder()
+        .heartbeat_interval(config.gateway.heartbeat_interval.unwrap_or_default())
+        .max_queued_frames(u32::try_from(config.gateway.max_queued_frames).unwrap_or(u32::MAX))
+        .max_frames_per_second(config.gateway.max_frames_per_second)
+        .on_unknown(on_unknown)
+        .accounts(Some(accounts))
+        .build())
+}

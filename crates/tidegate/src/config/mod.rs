@@ -1,0 +1,310 @@
+//! The configuration: where it comes from, what it may be, and what is wrong with it.
+//!
+//! Read [`Config`] and [`LoadOptions`] first. The invariant: a `Config` that [`Config::load`] returns holds
+//! no value that the server does not serve; what is of a later version is refused, never ignored. This module
+//! opens no socket and writes no file; it prints nothing, its callers do.
+//!
+//! ```text
+//! built-in < file < TIDEGATE_… < --set      each value with its place
+//!        \_____\________\___________\
+//!                                    tree ── rules ── Config ── JSON to the children
+//!                                      └──── errors, all of them
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+mod build;
+mod check;
+mod effective;
+mod error;
+mod file;
+mod kind;
+mod load;
+mod nearest;
+mod origin;
+mod overlay;
+mod reference;
+mod schema;
+mod syntax;
+mod tree;
+mod units;
+mod value;
+mod words;
+
+pub use effective::Effective;
+pub use error::{ConfigError, ConfigErrors};
+pub use load::LoadOptions;
+pub use origin::Origin;
+pub use overlay::{RESERVED_ENV, RESERVED_ENV_PREFIXES};
+pub use reference::reference;
+pub use units::{ByteSize, UnitError, format_duration, parse_duration};
+pub use value::{Address, Count, Database, Invalid, Levels, Name, ServiceName, UNIX_PATH_MAX};
+pub use words::{Accept, Acceptor, Backend, Balance, Dispatch, Level, OnUnknown, Timers, Trigger};
+
+/// Everything that can be configured. The documentation of each key, its limits and its unit are in
+/// `docs/configuration.md`.
+///
+/// A program makes one with [`Config::load`] or changes [`Config::default`]; the master hands it to its
+/// children with [`Config::to_json`] and [`Config::from_json`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The folder of everything the server keeps. It need not exist yet.
+    pub data_dir: PathBuf,
+    /// Master and workers.
+    pub process: Process,
+    /// The event loops.
+    pub engine: Engine,
+    /// The listeners, in the order of the file. Names are unique, and addresses too but for port 0.
+    pub listen: Vec<Listener>,
+    /// The service `web`.
+    pub web: Web,
+    /// The service `gateway`.
+    pub gateway: Gateway,
+    /// Who may log in.
+    pub accounts: Accounts,
+    /// Records.
+    pub log: Log,
+    /// By the key as `Effective` has it; what is not here is the default.
+    #[serde(default)]
+    origins: BTreeMap<String, Origin>,
+    /// The file that was read.
+    #[serde(default)]
+    file: Option<PathBuf>,
+}
+
+impl Config {
+    /// The configuration for another process, by [`Config::from_json`].
+    ///
+    /// # Errors
+    ///
+    /// When a path is not UTF-8, which one that was loaded never is.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// The configuration that [`Config::to_json`] of the same version wrote. It is not checked again.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are something else.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The file that was read, if any: absolute, unless there is no current folder.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Where the master writes its process id.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        self.or_in_data_dir(self.process.pid_file.as_ref(), "tidegate.pid")
+    }
+
+    /// The socket of the commands.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.or_in_data_dir(self.process.control_socket.as_ref(), "control.sock")
+    }
+
+    /// Where accounts are kept.
+    #[must_use]
+    pub fn database(&self) -> Database {
+        let derived = || Database::Sqlite(self.data_dir.join("accounts.db"));
+        self.accounts.database.clone().unwrap_or_else(derived)
+    }
+
+    /// The folder of the log's files.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.or_in_data_dir(self.log.dir.as_ref(), "log")
+    }
+
+    /// Where the log server receives records.
+    #[must_use]
+    pub fn log_socket(&self) -> PathBuf {
+        self.or_in_data_dir(self.log.socket.as_ref(), "log.sock")
+    }
+
+    fn or_in_data_dir(&self, said: Option<&PathBuf>, name: &str) -> PathBuf {
+        said.cloned().unwrap_or_else(|| self.data_dir.join(name))
+    }
+}
+
+/// `[process]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Worker processes; `Exactly(0)`: everything in one process. Resolve it with [`MAX_WORKERS`].
+    pub workers: Count,
+    /// How connections come to workers.
+    pub accept: Accept,
+    /// Whether to leave the terminal.
+    pub daemon: bool,
+    /// See [`Config::pid_file`].
+    #[serde(with = "units::text_or_none")]
+    pub pid_file: Option<PathBuf>,
+    /// See [`Config::control_socket`].
+    #[serde(with = "units::text_or_none")]
+    pub control_socket: Option<PathBuf>,
+    /// What the children become; `None`: they stay what the master is.
+    #[serde(with = "units::text_or_none")]
+    pub user: Option<String>,
+    /// `QUIT`: what is still open after it is closed.
+    #[serde(with = "units::duration")]
+    pub shutdown_timeout: Duration,
+    /// How long `/readyz` says 503 before accepting stops.
+    #[serde(with = "units::duration")]
+    pub shutdown_delay: Duration,
+    /// How long a retired generation may drain; `None`: no limit.
+    #[serde(with = "units::duration_or_off")]
+    pub drain_timeout: Option<Duration>,
+    /// Generations of workers at a time.
+    pub max_generations: u32,
+    /// When a worker that does not turn is replaced; `None`: never.
+    #[serde(with = "units::duration_or_off")]
+    pub hang_timeout: Option<Duration>,
+    /// Open descriptors per process; 0: the soft limit is raised to the hard one.
+    pub max_open_files: u64,
+}
+
+/// `[engine]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// The kernel interface.
+    pub backend: Backend,
+    /// Registration on epoll.
+    pub trigger: Trigger,
+    /// Where handlers run.
+    pub dispatch: Dispatch,
+    /// Loops per worker, at least 1.
+    pub loops: u32,
+    /// Which loops accept.
+    pub acceptor: Acceptor,
+    /// Who gets the next connection when one accepts for others.
+    pub balance: Balance,
+    /// Threads of the pool.
+    pub pool_threads: Count,
+    /// The timer queue.
+    pub timers: Timers,
+    /// Connections per worker, at least 1.
+    pub max_connections: usize,
+    /// When a silent connection of `echo` or `discard` is closed; `None`: never.
+    #[serde(with = "units::duration_or_off")]
+    pub idle_timeout: Option<Duration>,
+    /// When a loop that does not turn is reported; `None`: never.
+    #[serde(with = "units::duration_or_off")]
+    pub stall_after: Option<Duration>,
+    /// Stack of each thread of a loop.
+    pub thread_stack: ByteSize,
+    /// Processors of each loop; empty: no binding.
+    pub cpu_affinity: Vec<Vec<u16>>,
+    /// Scheduling priority, -20 to 19.
+    pub nice: i32,
+}
+
+/// `[[listen]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Unique among the listeners.
+    pub name: Name,
+    /// As configured: port 0 is still 0 here.
+    pub address: Address,
+    /// What it serves.
+    pub service: ServiceName,
+    /// Connections that wait to be accepted, 1 to 65535.
+    pub backlog: u32,
+    /// Whether each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+/// `[web]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
+    /// The folder that is served; `None`: the built-in welcome site.
+    #[serde(with = "units::text_or_none")]
+    pub root: Option<PathBuf>,
+    /// How long a connection may wait for its next request.
+    #[serde(with = "units::duration")]
+    pub keep_alive: Duration,
+    /// How long a head may take.
+    #[serde(with = "units::duration")]
+    pub head_timeout: Duration,
+    /// Fixed answers. Paths are unique.
+    pub respond: Vec<Respond>,
+}
+
+/// `[[web.respond]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// The whole path; begins with `/`.
+    pub path: String,
+    /// 200 to 599.
+    pub status: u16,
+    /// At most 65536 bytes; empty with the statuses that have none.
+    pub body: String,
+    /// Visible ASCII and spaces: fit for a header field.
+    pub content_type: String,
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Half of the silence, less 10 s, after which a connection is closed; `None`: never.
+    #[serde(with = "units::duration_or_off")]
+    pub heartbeat_interval: Option<Duration>,
+    /// Frames to one client that the kernel has not taken, at least 1.
+    pub max_queued_frames: usize,
+    /// Frames that a client may send per second; 0: no limit.
+    pub max_frames_per_second: u32,
+    /// What a frame without a handler does.
+    pub on_unknown: OnUnknown,
+}
+
+/// `[accounts]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accounts {
+    /// See [`Config::database`].
+    #[serde(with = "units::text_or_none")]
+    pub database: Option<Database>,
+    /// Threads per worker that hash and ask, at least 1.
+    pub threads: usize,
+    /// Logins per worker that wait for one of them, at least 1.
+    pub queue: usize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// What is kept.
+    pub level: Levels,
+    /// See [`Config::log_dir`].
+    #[serde(with = "units::text_or_none")]
+    pub dir: Option<PathBuf>,
+    /// See [`Config::log_socket`].
+    #[serde(with = "units::text_or_none")]
+    pub socket: Option<PathBuf>,
+    /// The largest file.
+    pub max_file_bytes: ByteSize,
+    /// All files together.
+    pub max_total_bytes: ByteSize,
+    /// Records of one process that wait for the log server.
+    pub client_buffer: ByteSize,
+}
+
+/// The most worker processes there can be: what `"auto"` stops at on a very large machine.
+pub const MAX_WORKERS: u32 = 256;

@@ -1,0 +1,77 @@
+//! The tables of docs/configuration.md, written from the table of keys.
+//!
+//! Invariant: the file holds exactly this text between its two marks, which a test shows.
+
+use std::fmt::Write as _;
+
+use super::overlay::env_name;
+use super::schema::{Default as DefaultValue, Key, Now, SECTIONS, Section, keys};
+
+/// Every key with its meaning, default, limits and whether a reload applies it: one Markdown table per
+/// section.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::new();
+    for section in SECTIONS {
+        // Writing to a string does not fail.
+        let _ = write_section(&mut text, section);
+    }
+    text
+}
+
+fn write_section(text: &mut String, section: &Section) -> std::fmt::Result {
+    match (section.path, section.rows) {
+        ("", _) => writeln!(text, "### The top of the file\n")?,
+        (path, Some(max)) => {
+            writeln!(
+                text,
+                "### `[[{path}]]`\n\n{} At most {max}. Variable of the whole array: `{}`.\n",
+                section.doc,
+                env_name(path)
+            )?;
+        }
+        (path, None) => writeln!(text, "### `[{path}]`\n\n{}\n", section.doc)?,
+    }
+    writeln!(text, "| key | default | allowed | applied by | meaning |\n|---|---|---|---|---|")?;
+    for key in keys(section.path) {
+        let reload = if key.reload { "reload" } else { "restart" };
+        let meaning = cell(&format!("{}{}", key.doc, not_yet(key)));
+        writeln!(
+            text,
+            "| `{}` | {} | {} | {reload} | {meaning} |",
+            key.name(),
+            default(key),
+            cell(&key.kind.allowed(&[], &[]))
+        )?;
+    }
+    writeln!(text)
+}
+
+fn default(key: &Key) -> String {
+    match key.default {
+        DefaultValue::Value(text) => format!("`{text}`"),
+        DefaultValue::Derived(text) => format!("`\"\"`: `{text}`"),
+        DefaultValue::Required => "required".to_owned(),
+        DefaultValue::Absent => "none".to_owned(),
+    }
+}
+
+/// Which of the allowed values are of a later version.
+fn not_yet(key: &Key) -> String {
+    match key.now {
+        Now::All => String::new(),
+        Now::Only(literals) => format!(" **Not yet**: anything but {}.", codes(literals)),
+        Now::Except(literals) => format!(" **Not yet**: {}.", codes(literals)),
+        Now::Never => " **Not yet**.".to_owned(),
+    }
+}
+
+fn codes(literals: &[&str]) -> String {
+    let codes: Vec<String> = literals.iter().map(|literal| format!("`{literal}`")).collect();
+    codes.join(", ")
+}
+
+/// A text in a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}

@@ -1,0 +1,408 @@
+//! The table of keys: everything the configuration knows, once.
+//!
+//! Invariant: parsing, unknown-key detection, names of environment variables, `tidegate config` and the table
+//! of docs/configuration.md are all derived from here, so they cannot disagree. It holds no code per key;
+//! rules that involve more than one key are in `check.rs`.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use toml::de::DeValue;
+
+use super::MAX_WORKERS;
+use super::error::Problem;
+use super::kind::{Context, Kind, literal, one_of};
+use super::words::{Accept, Acceptor, Backend, Balance, Dispatch, OnUnknown, Timers, Trigger};
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// `"process.workers"`; the key of an array's element is `"listen.address"`.
+    pub(crate) path: &'static str,
+    /// What its values are.
+    pub(crate) kind: Kind,
+    /// What it is when nobody says.
+    pub(crate) default: Default,
+    /// Which of its values this version serves.
+    pub(crate) now: Now,
+    /// Whether a reload applies a change; otherwise only a restart does.
+    pub(crate) reload: bool,
+    /// What it means, in a sentence.
+    pub(crate) doc: &'static str,
+}
+
+impl Key {
+    /// The last part of the path.
+    pub(crate) fn name(&self) -> &'static str {
+        split(self.path).1
+    }
+
+    /// The section it stands in; `""` for the top of the file.
+    pub(crate) fn section(&self) -> &'static str {
+        split(self.path).0
+    }
+}
+
+impl Key {
+    /// The canonical form of a value that this version serves, or what is wrong with it and what is allowed.
+    pub(crate) fn read(&self, value: &DeValue<'_>, context: &Context) -> Result<Json, Problem> {
+        if matches!(self.now, Now::Never) {
+            return Err(Problem::new("not yet supported".to_owned()));
+        }
+        let read = self.kind.read(value, context).and_then(|value| {
+            let text = literal(&value);
+            let served = match self.now {
+                Now::All => true,
+                Now::Only(literals) => literals.contains(&text.as_str()),
+                Now::Except(literals) => !literals.contains(&text.as_str()),
+                Now::Never => false,
+            };
+            if served { Ok(value) } else { Err(Problem::not_yet(&text)) }
+        });
+        read.map_err(|problem| problem.allowed(self.allowed(&context.services)))
+    }
+
+    /// What this version allows, in words.
+    pub(crate) fn allowed(&self, services: &[String]) -> String {
+        match self.now {
+            Now::Only(literals) => one_of(literals),
+            Now::Except(literals) => self.kind.allowed(services, literals),
+            Now::All | Now::Never => self.kind.allowed(services, &[]),
+        }
+    }
+}
+
+/// What a key is when nobody says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Default {
+    /// This, in TOML.
+    Value(&'static str),
+    /// Empty, and something below `data_dir` in its place.
+    Derived(&'static str),
+    /// It has to be said.
+    Required,
+    /// It is absent.
+    Absent,
+}
+
+/// Which values are served by this version. The others are refused, since ignoring them would be a lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Now {
+    /// All.
+    All,
+    /// None but these (canonical TOML).
+    Only(&'static [&'static str]),
+    /// All but these (canonical TOML).
+    Except(&'static [&'static str]),
+    /// None: the key itself is of a later version.
+    Never,
+}
+
+/// A table of the file.
+#[derive(Debug)]
+pub(crate) struct Section {
+    /// `"process"`, `"web.respond"`.
+    pub(crate) path: &'static str,
+    /// How many elements it may have when it is an array of tables.
+    pub(crate) rows: Option<usize>,
+    /// What it is about.
+    pub(crate) doc: &'static str,
+}
+
+/// What a path names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Item {
+    Key(&'static Key),
+    Section(&'static Section),
+}
+
+/// What `name` is in `section`, if anything.
+pub(crate) fn lookup(section: &str, name: &str) -> Option<Item> {
+    let here = |path: &str| !path.is_empty() && split(path) == (section, name);
+    let key = KEYS.iter().find(|key| here(key.path)).map(Item::Key);
+    key.or_else(|| SECTIONS.iter().find(|section| here(section.path)).map(Item::Section))
+}
+
+/// The keys of one section, in order.
+pub(crate) fn keys(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section() == section)
+}
+
+/// The names that may stand in a section: its keys and its subsections.
+pub(crate) fn names(section: &str) -> impl Iterator<Item = &'static str> {
+    let tables = SECTIONS.iter().map(|section| section.path).filter(|path| !path.is_empty());
+    KEYS.iter()
+        .map(|key| key.path)
+        .chain(tables)
+        .filter(move |path| split(path).0 == section)
+        .map(|path| split(path).1)
+}
+
+/// What an empty key stands for, given the folder of everything.
+pub(crate) fn derived(key: &Key, data_dir: &str) -> Option<String> {
+    match key.default {
+        Default::Derived(form) => Some(form.replace(DATA_DIR, data_dir)),
+        _ => None,
+    }
+}
+
+/// `("web", "root")` of `"web.root"`, `("", "data_dir")` of `"data_dir"`.
+pub(crate) fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('.').unwrap_or(("", path))
+}
+
+/// Stands for the value of `data_dir` in `Default::Derived`.
+const DATA_DIR: &str = "<data_dir>";
+/// The array of listeners.
+pub(crate) const LISTEN: &str = "listen";
+/// The array of fixed answers.
+pub(crate) const RESPOND: &str = "web.respond";
+
+/// The elements of the arrays when nobody says, as a file would have them.
+pub(crate) const BUILT_IN_ROWS: &str = r#"
+[[listen]]
+name = "web"
+address = "127.0.0.1:8080"
+service = "web"
+
+[[listen]]
+name = "gateway"
+address = "127.0.0.1:9000"
+service = "gateway"
+
+[[listen]]
+name = "admin"
+address = "127.0.0.1:8081"
+service = "admin"
+
+[[web.respond]]
+path = "/hello"
+body = "Hello, World!"
+"#;
+
+/// The sections in the order of the file. Each follows the one that holds it, as TOML wants it.
+pub(crate) const SECTIONS: &[Section] = &[
+    Section { path: "", rows: None, doc: "The top of the file." },
+    Section { path: "process", rows: None, doc: "Master, workers, and how they start and stop." },
+    Section { path: "engine", rows: None, doc: "The event loops of each worker." },
+    Section {
+        path: LISTEN,
+        rows: Some(64),
+        doc: "One table per listener. A file with any replaces the three built in.",
+    },
+    Section { path: "web", rows: None, doc: "The service `web`." },
+    Section {
+        path: RESPOND,
+        rows: Some(256),
+        doc: "One table per fixed answer. It matches the whole path, before files. A file with any replaces the one \
+              built in; `respond = []` in `[web]` removes it.",
+    },
+    Section { path: "gateway", rows: None, doc: "The service `gateway`." },
+    Section { path: "accounts", rows: None, doc: "Who may log in." },
+    Section { path: "log", rows: None, doc: "Records, and the log server that keeps them." },
+];
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86400);
+const MONTH: Duration = Duration::from_secs(30 * 86400);
+const MILLI: Duration = Duration::from_millis(1);
+
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// A key that a reload applies and of which all values are served: what most are.
+const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default: Default::Value(default), now: Now::All, reload: true, doc }
+}
+
+impl Key {
+    const fn now(self, now: Now) -> Self {
+        Self { now, ..self }
+    }
+
+    const fn default(self, default: Default) -> Self {
+        Self { default, ..self }
+    }
+
+    const fn restart(self) -> Self {
+        Self { reload: false, ..self }
+    }
+}
+
+/// Every key, section by section.
+#[rustfmt::skip]
+pub(crate) const KEYS: &[Key] = &[
+    key("data_dir", Kind::Path { empty: false }, r#""tidegate-data""#,
+        "The folder of everything the server keeps; made at the start when it is missing.").restart(),
+
+    key("process.workers", Kind::IntOrAuto { min: 0, max: MAX_WORKERS as i64 }, r#""auto""#,
+        "Worker processes. `\"auto\"`: one per processor; 0: everything in one process."),
+    key("process.accept", Kind::Word(Accept::WORDS), r#""reuseport""#,
+        "How connections come to workers. Unix sockets are always shared.")
+        .now(Now::Except(&[r#""handoff""#])).restart(),
+    key("process.daemon", Kind::Bool, "false", "Leave the terminal and run in the background.")
+        .now(Now::Only(&["false"])).restart(),
+    key("process.pid_file", Kind::Path { empty: true }, r#""""#, "Where the master writes its process id.")
+        .default(Default::Derived("<data_dir>/tidegate.pid")).restart(),
+    key("process.control_socket", Kind::Path { empty: true }, r#""""#,
+        "The socket of `tidegate status` and the other commands, mode 0600.")
+        .default(Default::Derived("<data_dir>/control.sock")).restart(),
+    key("process.user", Kind::Text { max: 256 }, r#""""#,
+        "The user that the children become when started as root; the master keeps its own.")
+        .now(Now::Only(&[r#""""#])),
+    key("process.shutdown_timeout", Kind::Duration { min: Duration::ZERO, max: DAY }, r#""30s""#,
+        "`QUIT`: what is still open after it is closed with a reason."),
+    key("process.shutdown_delay", Kind::Duration { min: Duration::ZERO, max: HOUR }, r#""0s""#,
+        "`/readyz` says 503 this long before accepting stops.").now(Now::Only(&[r#""0s""#])),
+    key("process.drain_timeout", Kind::DurationOrOff { max: MONTH }, r#""0s""#,
+        "How long a retired generation may drain; `\"0s\"`: no limit.").now(Now::Only(&[r#""0s""#])),
+    key("process.max_generations", Kind::Int { min: 1, max: 64 }, "8",
+        "Generations of workers at a time; a reload beyond it waits for the oldest to end.").now(Now::Only(&["8"])),
+    key("process.hang_timeout", Kind::DurationOrOff { max: HOUR }, r#""30s""#,
+        "A worker whose loop has not turned for this long is replaced; `\"0s\"`: never.")
+        .now(Now::Only(&[r#""30s""#])),
+    key("process.max_open_files", Kind::IntOrZero { min: 64, max: 1_000_000_000 }, "0",
+        "The limit of open descriptors per process; 0: the soft limit is raised to the hard one.").restart(),
+
+    key("engine.backend", Kind::Word(Backend::WORDS), r#""auto""#,
+        "The kernel interface under the loops. `\"auto\"` is epoll in this version.")
+        .now(Now::Except(&[r#""uring""#])),
+    key("engine.trigger", Kind::Word(Trigger::WORDS), r#""edge""#, "How connections are registered with epoll.")
+        .now(Now::Only(&[r#""edge""#])),
+    key("engine.dispatch", Kind::Word(Dispatch::WORDS), r#""inline""#, "Where handlers run.")
+        .now(Now::Only(&[r#""inline""#])),
+    key("engine.loops", Kind::Int { min: 1, max: 256 }, "1", "Event loops per worker.").now(Now::Only(&["1"])),
+    key("engine.acceptor", Kind::Word(Acceptor::WORDS), r#""each""#,
+        "Which loops accept: each for itself, or a main one for the others.").now(Now::Only(&[r#""each""#])),
+    key("engine.balance", Kind::Word(Balance::WORDS), r#""round-robin""#,
+        "Who gets the next connection when one loop or process accepts for others.")
+        .now(Now::Only(&[r#""round-robin""#])),
+    key("engine.pool_threads", Kind::IntOrAuto { min: 1, max: 1024 }, r#""auto""#,
+        "Threads of the pool when `engine.dispatch` has one.").now(Now::Only(&[r#""auto""#])),
+    key("engine.timers", Kind::Word(Timers::WORDS), r#""wheel""#, "The data structure of the timers.")
+        .now(Now::Only(&[r#""wheel""#])),
+    key("engine.max_connections", Kind::Int { min: 1, max: 1_000_000 }, "10000",
+        "Connections per worker; the tables grow as needed up to it."),
+    key("engine.idle_timeout", Kind::DurationOrOff { max: MONTH }, r#""10m""#,
+        "A connection of the services `echo` and `discard` without a byte for this long is closed; `\"0s\"`: never."),
+    key("engine.stall_after", Kind::DurationOrOff { max: HOUR }, r#""1s""#,
+        "A loop that has not turned for this long is reported; `\"0s\"`: never.").now(Now::Only(&[r#""1s""#])),
+    key("engine.thread_stack", Kind::Size { min: 64 * KIB, max: GIB }, r#""1MiB""#,
+        "Stack of each thread that runs a loop."),
+    key("engine.cpu_affinity", Kind::CpuSets, "[]", "One list of processor numbers per loop; `[]`: no binding.")
+        .now(Now::Only(&["[]"])),
+    key("engine.nice", Kind::Int { min: -20, max: 19 }, "0", "Scheduling priority of the workers, see nice(2).")
+        .now(Now::Only(&["0"])),
+
+    key("listen.name", Kind::Name, r#""""#, "What logs, metrics and `--set listen.NAME.…` call it. Unique.")
+        .default(Default::Required),
+    key("listen.address", Kind::Address, r#""""#,
+        "Port 0 takes a free one and keeps it over reloads. No two alike, but for port 0.")
+        .default(Default::Required),
+    key("listen.service", Kind::Service, r#""""#, "What it serves.")
+        .default(Default::Required).now(Now::Except(&[r#""syslog""#])),
+    key("listen.backlog", Kind::Int { min: 1, max: 65535 }, "4096",
+        "Connections that wait to be accepted, per socket, see listen(2)."),
+    key("listen.tls", Kind::Table, "", "Certificate and key: `{ cert = \"…\", key = \"…\" }`.")
+        .default(Default::Absent).now(Now::Never),
+    key("listen.proxy_protocol", Kind::Bool, "false", "Each connection begins with a PROXY header from a balancer.")
+        .now(Now::Only(&["false"])),
+
+    key("web.root", Kind::Path { empty: true }, r#""""#,
+        "The folder that is served; it must exist. `\"\"`: the built-in welcome site."),
+    key("web.keep_alive", Kind::Duration { min: MILLI, max: DAY }, r#""75s""#,
+        "How long a connection may wait for its next request."),
+    key("web.head_timeout", Kind::Duration { min: MILLI, max: HOUR }, r#""15s""#,
+        "How long the head of a request may take from its first byte to its last."),
+
+    key("web.respond.path", Kind::UrlPath, r#""""#, "The path it answers. Unique.").default(Default::Required),
+    key("web.respond.status", Kind::Int { min: 200, max: 599 }, "200", "The status code."),
+    key("web.respond.body", Kind::Text { max: 65536 }, r#""""#, "The body, at most 65536 bytes."),
+    key("web.respond.content_type", Kind::HeaderValue, r#""text/plain; charset=utf-8""#, "The media type."),
+
+    key("gateway.heartbeat_interval", Kind::DurationOrOff { max: DAY }, r#""60s""#,
+        "A connection is closed after 2 × this + 10 s without a complete valid frame; `\"0s\"`: never."),
+    key("gateway.max_queued_frames", Kind::Int { min: 1, max: 1_000_000 }, "400",
+        "Frames to a client that the kernel has not taken; with more the connection is closed."),
+    key("gateway.max_frames_per_second", Kind::Int { min: 0, max: 1_000_000 }, "0",
+        "Frames that a client may send per second; 0: no limit."),
+    key("gateway.on_unknown", Kind::Word(OnUnknown::WORDS), r#""drop""#, "What a frame without a handler does."),
+
+    key("accounts.database", Kind::Database, r#""""#, "Where accounts are kept: `sqlite:PATH`. **Not yet**: `postgres://…`.")
+        .default(Default::Derived("sqlite:<data_dir>/accounts.db")),
+    key("accounts.threads", Kind::Int { min: 1, max: 64 }, "2",
+        "Threads per worker that hash passwords and ask the database."),
+    key("accounts.queue", Kind::Int { min: 1, max: 65536 }, "256",
+        "Logins per worker that wait for such a thread; further ones are refused at once."),
+
+    key("log.level", Kind::Levels, r#""info""#,
+        "What is kept: a level, and levels for targets: `\"warn,tidegate_web=debug\"`."),
+    key("log.dir", Kind::Path { empty: true }, r#""""#, "The folder of the files of JSON lines, and of nothing else.")
+        .default(Default::Derived("<data_dir>/log")),
+    key("log.socket", Kind::Path { empty: true }, r#""""#, "Where the log server receives records.")
+        .default(Default::Derived("<data_dir>/log.sock")).restart(),
+    key("log.max_file_bytes", Kind::Size { min: 4 * KIB, max: TIB }, r#""64MiB""#,
+        "The largest file; the next one is begun then, and each day."),
+    key("log.max_total_bytes", Kind::Size { min: 4 * KIB, max: 1024 * TIB }, r#""1GiB""#,
+        "All files together; the oldest go first. Not less than `log.max_file_bytes`."),
+    key("log.client_buffer", Kind::Size { min: 4 * KIB, max: GIB }, r#""1MiB""#,
+        "Records of one process that wait for the log server; further ones are dropped and counted."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::overlay::{RESERVED_ENV, RESERVED_ENV_PREFIXES, env_name};
+    use super::*;
+
+    const CONTEXT: Context = Context { current_dir: None, services: Vec::new() };
+
+    fn canonical(key: &Key, text: &str) -> String {
+        let value = DeValue::parse(text).unwrap_or_else(|error| panic!("{}: {error}", key.path));
+        literal(&key.kind.read(value.get_ref(), &CONTEXT).unwrap_or_else(|_| panic!("{}: {text}", key.path)))
+    }
+
+    #[test]
+    fn defaults_are_served() {
+        for key in KEYS {
+            if let Default::Value(text) = key.default {
+                assert_eq!(canonical(key, &canonical(key, text)), canonical(key, text), "{}", key.path);
+                let value = DeValue::parse(text).unwrap();
+                assert!(key.read(value.get_ref(), &CONTEXT).is_ok(), "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn literals_of_later_versions_are_values_of_their_keys() {
+        for key in KEYS {
+            if let Now::Only(literals) | Now::Except(literals) = key.now {
+                for text in literals {
+                    assert_eq!(canonical(key, text), *text, "{}", key.path);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn paths_and_variables_are_unique_and_not_reserved() {
+        let sections = SECTIONS.iter().map(|section| section.path);
+        let paths: Vec<&str> = KEYS.iter().map(|key| key.path).chain(sections).collect();
+        let unique: BTreeSet<String> = paths.iter().map(|path| env_name(path)).collect();
+        assert_eq!(unique.len(), paths.len());
+        for name in unique {
+            assert!(!RESERVED_ENV.contains(&name.as_str()), "{name}");
+            assert!(!RESERVED_ENV_PREFIXES.iter().any(|prefix| name.starts_with(prefix)), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_stands_in_a_section_and_ends_its_sentence() {
+        for key in KEYS {
+            assert!(SECTIONS.iter().any(|section| section.path == key.section()), "{}", key.path);
+            assert!(key.doc.ends_with(['.', '`']), "{}", key.path);
+        }
+    }
+}

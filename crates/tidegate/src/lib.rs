@@ -1,0 +1,52 @@
+//! Long-lived connections, served and not dropped.
+//!
+//! Implement one trait, [`Service`], and get a supervised, measured TCP and Unix-socket server: a master that owns the
+//! listening sockets, workers with event loops, deadlines, back-pressure and counters. Read [`Server`] and [`Service`]
+//! first.
+//!
+//! ```no_run
+//! use tidegate::{Flow, Server, Stream};
+//!
+//! fn main() -> Result<(), tidegate::Error> {
+//!     let echo = || Stream::new(|io, bytes| { io.send(bytes); Flow::Continue });
+//!     Server::builder().listen("127.0.0.1:7000", echo).run()
+//! }
+//! ```
+//!
+//! Features: `web` (static sites, the admin pages), `gateway` (the framed message protocol), `accounts` (register and login
+//! for it), `full` (all of them). Without features there is neither SQLite nor argon2 in the tree.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "full")]
+mod assemble;
+pub mod config;
+mod error;
+#[cfg(feature = "web")]
+mod prometheus;
+mod run;
+mod server;
+mod services;
+mod sockets;
+mod status;
+
+#[cfg(feature = "full")]
+pub use assemble::{from_config, run_if_child};
+pub use config::Config;
+pub use error::Error;
+pub use server::{Ready, Server, ServerBuilder, SpawnedServer};
+pub use services::{Stream, discard, echo};
+pub use sockets::BindError;
+pub use status::{ListenerStatus, ProcessStatus, Status};
+
+pub use tidegate_engine::{
+    BoxError, Closed, ConnHandle, ConnId, CounterDef, Decoded, End, Flow, HandleError, Instant, Io, Limits,
+    Peer, PeerAddress, Phase, Reason, Refusal, Service, TimerToken,
+};
+/// Records: what the processes log, and how it is read back.
+pub use tidegate_log as log;
+pub use tidegate_process::control_socket;
+
+#[cfg(feature = "gateway")]
+pub use tidegate_gateway as gateway;
+#[cfg(feature = "web")]
+pub use tidegate_web as web;

@@ -1,0 +1,182 @@
+//! What the admin pages tell machines: the counters in the text format of Prometheus, and whether the server is ready.
+//!
+//! Everything is read from the shared counters, so any worker can answer for all of them.
+
+use std::fmt::Write as _;
+
+use tidegate_engine::{ListenerWord, ProcessMetrics, ProcessWord, Reason};
+
+use crate::status::{ListenerMeta, StatusSource, role_name};
+
+impl StatusSource {
+    /// Whether the server takes work: some worker is ready, and none has begun to stop.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut ready = false;
+        for process in self.started().filter(|p| p.get(ProcessWord::Role) == 2) {
+            match process.get(ProcessWord::State) {
+                1 => ready = true,
+                2 => return false,
+                _ => {}
+            }
+        }
+        ready
+    }
+
+    /// All counters in the text format of Prometheus, version 0.0.4.
+    pub(crate) fn prometheus(&self) -> String {
+        let mut text = String::with_capacity(16 << 10);
+        self.write_process_metrics(&mut text);
+        self.write_listener_metrics(&mut text);
+        self.write_closes(&mut text);
+        self.write_service_counters(&mut text);
+        text
+    }
+
+    fn write_process_metrics(&self, text: &mut String) {
+        head(
+            text,
+            "tidegate_process_start_time_seconds",
+            "gauge",
+            "Start of the process, in seconds since 1970.",
+        );
+        for process in self.started() {
+            let value = process.get(ProcessWord::StartedUnix);
+            line(text, "tidegate_process_start_time_seconds", &process_label(&process), value);
+        }
+        for (word, name, kind, help) in PROCESS_METRICS {
+            head(text, name, kind, help);
+            for process in self.started() {
+                line(text, name, &process_label(&process), process.get(*word));
+            }
+        }
+    }
+
+    fn write_listener_metrics(&self, text: &mut String) {
+        for (word, name, kind, help) in LISTENER_METRICS {
+            head(text, name, kind, help);
+            for process in self.started() {
+                for (index, meta) in self.listeners.iter().enumerate() {
+                    let value = process.listener(index).get(*word);
+                    line(text, name, &listener_labels(&process, meta), value);
+                }
+            }
+        }
+    }
+
+    fn write_closes(&self, text: &mut String) {
+        const NAME: &str = "tidegate_connections_closed_total";
+        head(text, NAME, "counter", "Connections that ended, by reason; docs/operations.md lists them.");
+        let known = Reason::ALL.iter().copied();
+        let custom = Reason::all_custom();
+        let reasons: Vec<Reason> = known.chain(custom).collect();
+        for process in self.started() {
+            for (index, meta) in self.listeners.iter().enumerate() {
+                let counters = process.listener(index);
+                for reason in reasons.iter().filter(|reason| counters.closed(**reason) > 0) {
+                    let labels = listener_labels(&process, meta);
+                    let labels =
+                        format!("{labels},reason=\"{}\",number=\"{}\"", reason.name(), reason.number());
+                    line(text, NAME, &labels, counters.closed(*reason));
+                }
+            }
+        }
+    }
+
+    fn write_service_counters(&self, text: &mut String) {
+        let mut written: Vec<String> = Vec::new();
+        for meta in self.listeners.iter() {
+            for (counter, def) in meta.counters.iter().enumerate() {
+                let name = format!("tidegate_{}_{}_total", meta.service.replace('-', "_"), def.name);
+                if written.contains(&name) {
+                    continue;
+                }
+                head(text, &name, "counter", def.help);
+                for process in self.started() {
+                    for (index, other) in self.listeners.iter().enumerate() {
+                        if other.service == meta.service {
+                            let value = process.listener(index).service(counter);
+                            line(text, &name, &listener_labels(&process, other), value);
+                        }
+                    }
+                }
+                written.push(name);
+            }
+        }
+    }
+}
+
+type Row<W> = (W, &'static str, &'static str, &'static str);
+
+const PROCESS_METRICS: &[Row<ProcessWord>] = &[
+    (ProcessWord::State, "tidegate_process_state", "gauge", "0 starting, 1 ready, 2 retiring, 3 ended."),
+    (ProcessWord::Generation, "tidegate_process_generation", "gauge", "Generation of the configuration."),
+    (
+        ProcessWord::Restarts,
+        "tidegate_process_restarts_total",
+        "counter",
+        "Times the process was started again.",
+    ),
+    (ProcessWord::LoopTurns, "tidegate_loop_turns_total", "counter", "Turns of the event loop."),
+    (
+        ProcessWord::StaleHandles,
+        "tidegate_stale_handles_total",
+        "counter",
+        "Work dropped because its connection had gone.",
+    ),
+    (
+        ProcessWord::AcceptExhausted,
+        "tidegate_accept_exhausted_total",
+        "counter",
+        "Accepts that failed for want of descriptors or memory.",
+    ),
+    (ProcessWord::Panics, "tidegate_panics_total", "counter", "Panics caught in callbacks."),
+    (ProcessWord::LogDropped, "tidegate_log_dropped_total", "counter", "Log records dropped by the process."),
+];
+
+const LISTENER_METRICS: &[Row<ListenerWord>] = &[
+    (ListenerWord::Accepted, "tidegate_connections_accepted_total", "counter", "Connections accepted."),
+    (ListenerWord::Open, "tidegate_connections_open", "gauge", "Connections open now."),
+    (ListenerWord::BytesIn, "tidegate_received_bytes_total", "counter", "Bytes received."),
+    (
+        ListenerWord::BytesOut,
+        "tidegate_sent_bytes_total",
+        "counter",
+        "Bytes that the kernel took for sending.",
+    ),
+    (ListenerWord::Messages, "tidegate_messages_total", "counter", "Complete messages handled."),
+    (
+        ListenerWord::Overloaded,
+        "tidegate_connections_overloaded_total",
+        "counter",
+        "Peers refused for want of descriptors.",
+    ),
+    (
+        ListenerWord::AcceptLost,
+        "tidegate_connections_lost_total",
+        "counter",
+        "Connections lost before they were accepted.",
+    ),
+];
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(text, "{name}{{{labels}}} {value}");
+}
+
+fn process_label(process: &ProcessMetrics) -> String {
+    let role = process.get(ProcessWord::Role);
+    let name = role_name(role).replace(' ', "-");
+    if role == 2 {
+        format!("process=\"worker-{}\"", process.get(ProcessWord::Index))
+    } else {
+        format!("process=\"{name}\"")
+    }
+}
+
+fn listener_labels(process: &ProcessMetrics, meta: &ListenerMeta) -> String {
+    format!("{},listener=\"{}\",service=\"{}\"", process_label(process), meta.name, meta.service)
+}

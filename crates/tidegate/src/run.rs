@@ -1,0 +1,8 @@
+//! The parts that processes play: the master, the log server, a worker, or everything in one.
+
+pub(crate) mod log_server;
+mod logging;
+pub(crate) mod master;
+mod operated;
+pub(crate) mod single;
+pub(crate) mod worker;

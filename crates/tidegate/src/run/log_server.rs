@@ -1,0 +1,66 @@
+//! The log server's process: a loop with one Unix socket, ended after all others.
+
+use std::time::Duration;
+
+use tidegate_engine::{LoopBuilder, Metrics, ProcessWord, Socket};
+use tidegate_log::LogServer;
+use tidegate_process::{Child, ChildEvent};
+
+use super::worker::{WorkerLoop, engine_config, metrics_of};
+use super::{logging, worker};
+use crate::status::{ProcessState, place};
+use crate::{Error, ServerBuilder};
+
+/// The name under which the log socket is handed over.
+pub(crate) const LOG_FD: &str = "log";
+
+/// Plays the log server's part until the master says that everybody else has ended.
+pub(crate) fn run(server: &ServerBuilder, mut child: Child) -> Result<(), Error> {
+    let (client, store) = logging::to_store(&server.config, "log server")?;
+    let metrics = metrics_of(server, &mut child)?;
+    let own = metrics.process(place::LOG_SERVER);
+    worker::announce(&own, 1, 0);
+    let socket =
+        child.take_fd(LOG_FD).ok_or_else(|| Error::Service("no log socket was handed over".into()))?;
+    let for_loop = store.clone();
+    let built = LoopBuilder::new(engine_config(&server.config))
+        .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
+        .metrics(Metrics::on_heap(1).process(0))
+        .build()
+        .map_err(Error::Service)?;
+    let event_loop = WorkerLoop::start(built, &server.config, child.waker())?;
+    tracing::info!(dir = %server.config.log_dir().display(), "storing records");
+    child.ready().map_err(Error::system("telling the master"))?;
+    own.set(ProcessWord::State, ProcessState::Ready as u64);
+    let outcome = serve(server, &mut child, event_loop, &store);
+    own.set(ProcessWord::State, ProcessState::Ended as u64);
+    // The loop has ended, so nothing is appended any more but by this process itself.
+    let _ = client.close(logging::FLUSH_TIMEOUT);
+    store.lock().flush_now();
+    outcome
+}
+
+fn serve(
+    server: &ServerBuilder,
+    child: &mut Child,
+    event_loop: WorkerLoop,
+    store: &tidegate_log::SharedStore,
+) -> Result<(), Error> {
+    let timeout = server.config.process.shutdown_timeout;
+    loop {
+        match child.wait_event(None).map_err(Error::system("waiting for orders"))? {
+            Some(ChildEvent::Quit { timeout: told }) => event_loop.quit(told.unwrap_or(timeout)),
+            // Clients that are still connected have something to say until their end: the workers of a master that was
+            // killed finish what they hold.
+            Some(ChildEvent::MasterGone) => event_loop.quit(timeout + Duration::from_secs(2)),
+            Some(ChildEvent::Stop) => event_loop.quit(LAST_WORDS),
+            Some(ChildEvent::Reopen) => store.lock().reopen(),
+            Some(ChildEvent::Woken) if event_loop.is_finished() => break,
+            Some(ChildEvent::Woken) | None => {}
+        }
+    }
+    event_loop.join()
+}
+
+/// A stop at once still reads what the others, which have ended, have sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);

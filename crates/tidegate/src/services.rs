@@ -1,0 +1,7 @@
+//! The services that come with the library: a closure over a stream, echo, discard, and the admin pages.
+
+#[cfg(feature = "web")]
+pub(crate) mod admin;
+mod stream;
+
+pub use stream::{Stream, discard, echo};

@@ -1,0 +1,176 @@
+//! `Sockets`: the listening sockets of a server, bound once and owned by the master.
+//!
+//! With `reuseport` there is one socket for each worker; otherwise, and always for Unix sockets and the admin pages, one
+//! that all workers poll. Either way a socket outlives the workers that accept from it, so that what waits in its queue is
+//! not lost with one of them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_sys::socket::{Sharing, listen_tcp, listen_unix, local_address, probe_tcp};
+
+use crate::config::Address;
+
+/// The sockets of one listener.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) name: String,
+    /// The real address, with the port that was taken for 0.
+    pub(crate) address: String,
+    pub(crate) sockets: Vec<Arc<OwnedFd>>,
+    /// Whether all workers poll the same socket, and each connection is to wake one of them.
+    pub(crate) shared: bool,
+    /// The file of a Unix socket, removed in the end.
+    path: Option<PathBuf>,
+}
+
+/// How a listener is to be bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BindOptions {
+    pub(crate) backlog: u32,
+    /// One socket for each of so many workers, or a shared one.
+    pub(crate) sharing: Share,
+    /// How long an address that is taken is tried again.
+    pub(crate) patience: Duration,
+}
+
+/// Who polls a listener's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// So many workers, each its own.
+    Each(usize),
+    /// Everybody the same one, and a connection wakes one of them.
+    One,
+    /// Everybody the same one, and a connection wakes them all: for little traffic that a worker which was stopped right
+    /// after it was woken must not hold up.
+    All,
+}
+
+/// A listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener \"{name}\": cannot listen on {address}: {}", describe(.source))]
+pub struct BindError {
+    name: String,
+    address: String,
+    source: io::Error,
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the address is in use; another program, or another instance of this one, listens there"
+                .to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; a port below 1024 needs the capability CAP_NET_BIND_SERVICE".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl Bound {
+    /// Binds a listener.
+    pub(crate) fn bind(name: &str, address: &Address, options: BindOptions) -> Result<Self, BindError> {
+        let fail = |source| BindError { name: name.to_owned(), address: address.to_string(), source };
+        let until = Instant::now() + options.patience;
+        loop {
+            let bound = match address {
+                Address::Tcp(address) => bind_tcp(name, *address, options),
+                Address::Unix(path) => bind_unix(name, path, options),
+            };
+            match bound {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                    std::thread::sleep(TRY_AGAIN_AFTER);
+                }
+                other => return other.map_err(fail),
+            }
+        }
+    }
+
+    /// The socket that worker `worker` accepts from.
+    pub(crate) fn for_worker(&self, worker: usize) -> &Arc<OwnedFd> {
+        &self.sockets[worker % self.sockets.len()]
+    }
+
+    /// Removes the file of a Unix socket.
+    pub(crate) fn remove_file(&self) {
+        if let Some(path) = &self.path
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "socket file not removed");
+        }
+    }
+}
+
+fn bind_tcp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result<Bound> {
+    // SO_REUSEPORT would let a second instance of the same user join silently and take half of the connections.
+    if address.port() != 0 {
+        probe_tcp(address)?;
+    }
+    let (count, sharing) = match options.sharing {
+        Share::Each(workers) if workers > 1 => (workers, Sharing::ReusePort),
+        Share::Each(_) | Share::One | Share::All => (1, Sharing::Exclusive),
+    };
+    let first = listen_tcp(address, options.backlog, sharing)?;
+    let real = local_address(&first)?;
+    let mut sockets = vec![Arc::new(first)];
+    for _ in 1..count {
+        sockets.push(Arc::new(listen_tcp(real, options.backlog, sharing)?));
+    }
+    let shared = options.sharing == Share::One;
+    Ok(Bound { name: name.to_owned(), address: real.to_string(), sockets, shared, path: None })
+}
+
+fn bind_unix(name: &str, path: &Path, options: BindOptions) -> io::Result<Bound> {
+    let socket = listen_unix(path, options.backlog, UNIX_SOCKET_MODE)?;
+    Ok(Bound {
+        name: name.to_owned(),
+        address: format!("unix:{}", path.display()),
+        sockets: vec![Arc::new(socket)],
+        shared: options.sharing != Share::All,
+        path: Some(path.to_owned()),
+    })
+}
+
+/// The real address of a socket that was bound to `configured`, perhaps with port 0.
+pub(crate) fn real_address(configured: &Address, socket: &OwnedFd) -> String {
+    local_address(socket).map_or_else(|_| configured.to_string(), |address| address.to_string())
+}
+
+/// How often a taken address is tried.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// The owner and the group may connect.
+const UNIX_SOCKET_MODE: u32 = 0o660;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(port: u16) -> Address {
+        Address::Tcp(([127, 0, 0, 1], port).into())
+    }
+
+    #[test]
+    fn each_worker_has_a_socket_on_the_same_real_port() {
+        let options = BindOptions { backlog: 16, sharing: Share::Each(3), patience: Duration::ZERO };
+        let bound = Bound::bind("web", &tcp(0), options).unwrap();
+        assert_eq!(bound.sockets.len(), 3);
+        for worker in 0..3 {
+            assert_eq!(local_address(bound.for_worker(worker)).unwrap().to_string(), bound.address);
+        }
+    }
+
+    #[test]
+    fn a_taken_address_is_refused_and_named() {
+        let options = BindOptions { backlog: 16, sharing: Share::Each(2), patience: Duration::ZERO };
+        let first = Bound::bind("web", &tcp(0), options).unwrap();
+        let port = first.address.rsplit(':').next().unwrap().parse().unwrap();
+        let error = Bound::bind("web", &tcp(port), options).unwrap_err().to_string();
+        assert!(error.contains(&first.address) && error.contains("in use"), "{error}");
+    }
+}

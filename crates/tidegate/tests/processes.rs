@@ -1,0 +1,136 @@
+//! A program that uses the library, run for real: this test's own binary, started again as the server, is the master, and
+//! the master starts it as its workers.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![expect(clippy::print_stdout, reason = "the program and its test speak by standard output")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use tidegate::{Server, echo};
+
+/// Says which program this process is; the processes that the master starts inherit it.
+const PROGRAM: &str = "LIBRARY_TEST_PROGRAM";
+
+fn main() -> ExitCode {
+    match std::env::var(PROGRAM).as_deref() {
+        Ok("echo") => exit_code(program(|| Ok(echo())).run()),
+        Ok("unable") => exit_code(
+            program(|| if true { Err("this program cannot serve".into()) } else { Ok(echo()) }).run(),
+        ),
+        Ok(other) => panic!("no program {other}"),
+        Err(_) => {
+            let cases: [(&str, fn()); 3] = [
+                ("a_library_program_serves_and_quits", a_library_program_serves_and_quits),
+                ("a_killed_worker_is_replaced", a_killed_worker_is_replaced),
+                ("a_program_that_cannot_serve_ends", a_program_that_cannot_serve_ends),
+            ];
+            for (name, case) in cases {
+                case();
+                println!("test {name} ... ok");
+            }
+            println!("test result: {} passed, 0 failed", cases.len());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn program<S: tidegate::Service>(
+    factory: impl Fn() -> Result<S, tidegate::BoxError> + Send + Sync + 'static,
+) -> tidegate::ServerBuilder {
+    let listening = Server::builder().listen_named("main", "127.0.0.1:0", factory).workers(2);
+    listening.on_ready(|ready| println!("{ready}"))
+}
+
+fn exit_code(outcome: Result<(), tidegate::Error>) -> ExitCode {
+    outcome.map_or_else(|error| ExitCode::from(error.exit_code()), |()| ExitCode::SUCCESS)
+}
+
+/// The program as a process; killed when a test ends early.
+struct Running {
+    process: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(name: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut process = command.env(PROGRAM, name).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap());
+        Self { process, lines }
+    }
+
+    /// The address in the line that says that it is ready; empty when it ends without one.
+    fn address(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().rsplit('=').next().unwrap_or_default().to_owned()
+    }
+
+    fn signal(&self, pid: u32, signal: &str) {
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {pid}")).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn quit(mut self) {
+        self.signal(self.process.id(), "QUIT");
+        assert_eq!(self.process.wait().unwrap().code(), Some(0));
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let pid = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, unless a test failed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn exchange(address: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"hello")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn a_library_program_serves_and_quits() {
+    let mut running = Running::start("echo");
+    let address = running.address();
+    for _ in 0..20 {
+        assert_eq!(exchange(&address).unwrap(), b"hello");
+    }
+    assert_eq!(running.children().len(), 2, "two workers and no log server");
+    running.quit();
+    assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
+}
+
+fn a_killed_worker_is_replaced() {
+    let mut running = Running::start("echo");
+    let address = running.address();
+    let before = running.children();
+    running.signal(before[0], "KILL");
+    // A connection waits in the queue of the slot until the successor takes it.
+    for _ in 0..20 {
+        assert_eq!(exchange(&address).unwrap(), b"hello");
+    }
+    let after = running.children();
+    assert_eq!(after.len(), 2);
+    assert!(!after.contains(&before[0]));
+    running.quit();
+}
+
+fn a_program_that_cannot_serve_ends() {
+    let mut running = Running::start("unable");
+    assert_eq!(running.address(), "");
+    assert_eq!(running.process.wait().unwrap().code(), Some(1));
+}

@@ -1,0 +1,115 @@
+//! Servers inside another program: `Server::builder()…spawn()`, with real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use tidegate::{Error, Flow, Reason, Server, SpawnedServer, Stream, discard, echo};
+
+fn spawn_echo() -> SpawnedServer {
+    Server::builder().listen("127.0.0.1:0", echo).spawn().unwrap()
+}
+
+fn connect(server: &SpawnedServer, name: &str) -> TcpStream {
+    let stream = TcpStream::connect(server.address(name).unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+/// Sends, ends the sending side, and reads to the end.
+fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn an_echo_server_echoes_until_it_is_dropped() {
+    let server = spawn_echo();
+    assert_eq!(exchange(connect(&server, "main"), b"hello"), b"hello");
+    let mut held = connect(&server, "main");
+    held.write_all(b"x").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    drop(server);
+    assert_eq!(held.read(&mut [0]).unwrap(), 0, "the server has closed it");
+}
+
+#[test]
+fn listeners_have_names_and_services_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let server = Server::builder()
+        .listen("127.0.0.1:0", echo)
+        .listen("127.0.0.1:0", discard)
+        .listen_named("local", format!("unix:{}", socket.display()), || Ok(echo()))
+        .spawn()
+        .unwrap();
+    let names: Vec<&str> = server.ready().listeners.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["main", "listener-2", "local"]);
+    assert_eq!(exchange(connect(&server, "main"), b"a"), b"a");
+    assert_eq!(exchange(connect(&server, "listener-2"), b"a"), b"");
+    let mut local = UnixStream::connect(&socket).unwrap();
+    local.write_all(b"u").unwrap();
+    local.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    local.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"u");
+    drop(server);
+    assert!(!socket.exists(), "the socket file goes with the server");
+}
+
+#[test]
+fn a_closure_is_a_service() {
+    let shout = || {
+        Stream::new(|io, bytes| {
+            io.send(&bytes.to_ascii_uppercase());
+            if bytes.contains(&b'.') { Flow::CloseAfterFlush(Reason::DONE) } else { Flow::Continue }
+        })
+    };
+    let server = Server::builder().listen("127.0.0.1:0", shout).spawn().unwrap();
+    let mut stream = connect(&server, "main");
+    stream.write_all(b"stop.").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"STOP.");
+}
+
+#[test]
+fn quitting_ends_when_the_connections_have() {
+    let server = spawn_echo();
+    let mut idle = connect(&server, "main");
+    idle.write_all(b"x").unwrap();
+    idle.read_exact(&mut [0]).unwrap();
+    server.quit(Duration::from_secs(30));
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "an idle stream is ended in order");
+    drop(idle);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_taken_address_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let error = Server::builder().listen(address.clone(), echo).spawn().unwrap_err();
+    assert!(matches!(error, Error::Bind(_)));
+    assert!(error.to_string().contains(&address), "{error}");
+    assert_eq!(error.exit_code(), 1);
+}
+
+#[test]
+fn an_address_that_is_none_is_an_error() {
+    let error = Server::builder().listen("127.0.0.1", echo).spawn().unwrap_err();
+    assert!(matches!(error, Error::Address { .. }));
+    assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn a_factory_that_fails_fails_the_start() {
+    let failing = || if true { Err("no licence".into()) } else { Ok(echo()) };
+    let error = Server::builder().listen_named("main", "127.0.0.1:0", failing).spawn().unwrap_err();
+    assert!(error.to_string().contains("no licence"), "{error}");
+}
