@@ -1,0 +1,204 @@
+//! What was typed: the command line as clap reads it.
+//!
+//! Nothing is decided here. `--config` and `--set` may stand before and behind the command; both are kept, which is why they
+//! are not clap's global arguments, of which the ones behind would replace those before.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tidegate::config::parse_duration;
+use tidegate::log::Severity;
+
+/// Long-lived connections, served and not dropped: a web server, a message gateway and their log in one program.
+///
+/// Without a command it serves in the foreground, as `tidegate run` does, on the built-in default unless there is a file
+/// `tidegate.toml` here.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", bin_name = "tidegate", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<CommandArgs>,
+}
+
+/// Where the configuration is.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file; without it ./tidegate.toml, and without that the built-in default
+    #[arg(long = "config", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Sets a key of the configuration, as process.workers=2 or listen.web.address=0.0.0.0:80; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CommandArgs {
+    /// Serves in the foreground until it is stopped
+    Run {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Serves in the background (not yet)
+    Start {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Stops the server that runs with this configuration, and waits for its end
+    Stop {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Closes everything at once, without letting what is in flight finish
+        #[arg(long)]
+        now: bool,
+    },
+    /// Applies a changed configuration without losing a connection (not yet)
+    Reload {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Replaces the running program by a new one without losing a connection (not yet)
+    Upgrade {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Lets the server open its log files again
+    Reopen {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Shows the processes and the listeners of the server
+    Status {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks the configuration and lists everything that is wrong with it
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints every value of the configuration and where it came from
+    Config {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sends requests to a message gateway
+    #[command(subcommand)]
+    Msg(MsgArgs),
+    /// Reads the log
+    #[command(subcommand)]
+    Log(LogArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MsgArgs {
+    /// Asks whether the gateway answers
+    Ping {
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Asks for a new account
+    Register {
+        #[command(flatten)]
+        target: TargetArgs,
+        #[command(flatten)]
+        login: LoginArgs,
+        /// The type of the account, a number that the gateway stores
+        #[arg(long = "type", value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+        kind: i32,
+    },
+    /// Logs in
+    Login {
+        #[command(flatten)]
+        target: TargetArgs,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// The gateway, as 127.0.0.1:9000 or gateway.example.org:9000
+    #[arg(long = "to", value_name = "ADDR")]
+    pub(crate) address: String,
+    /// How many requests, one after the other on one connection
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// How long to wait for the connection and for each answer
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+    /// As JSON, one line for each request
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoginArgs {
+    /// The name of the user, at most 56 bytes
+    #[arg(long)]
+    pub(crate) user: String,
+    /// The password, at most 40 bytes; without it one line is read from standard input
+    #[arg(long)]
+    pub(crate) password: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogArgs {
+    /// Prints the last records
+    Tail {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Goes on with those that are written later
+        #[arg(short = 'f', long)]
+        follow: bool,
+        /// How many of the records that there are
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+        lines: usize,
+        /// The least severity: trace, debug, info, warn, error or fatal
+        #[arg(long, value_name = "LEVEL", default_value = "trace", value_parser = severity)]
+        level: Severity,
+        /// The records as they are stored, one JSON object on each line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("it must be longer than 0s".to_owned()) } else { Ok(duration) }
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    text.parse().map_err(|error: tidegate::log::UnknownSeverity| error.to_string())
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, or stopped as asked; 1 failed; 2 wrong usage, or a configuration refused.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_name_the_program_and_not_the_title_of_the_process() {
+        let error = Args::try_parse_from(["tidegate: master", "run", "--nothing"]).unwrap_err().to_string();
+        assert!(error.contains("Usage: tidegate run"), "{error}");
+    }
+}

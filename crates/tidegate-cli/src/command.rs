@@ -1,0 +1,133 @@
+//! What a command line means, and who carries it out.
+//!
+//! The one invariant: a [`Request`] needs no further look at what was typed.
+
+use tidegate::config::LoadOptions;
+
+use crate::args::{Args, CommandArgs, ConfigArgs, LogArgs, LoginArgs, MsgArgs, TargetArgs};
+use crate::control::{self, StopKind};
+use crate::failure::Failure;
+use crate::log_tail::{self, Tailing};
+use crate::msg::{self, Ask, Login, Message};
+use crate::output::Form;
+use crate::{configuration, run};
+
+/// A command, and where the configuration for it is.
+#[derive(Debug)]
+pub(crate) struct Request {
+    options: LoadOptions,
+    command: Command,
+}
+
+#[derive(Debug)]
+enum Command {
+    Run,
+    Stop(StopKind),
+    Reopen,
+    Status(Form),
+    Check(Form),
+    Config(Form),
+    Message(Message),
+    LogTail(Tailing),
+    /// A command of a later version, which is told apart from a misspelt one.
+    NotYet(&'static str),
+}
+
+impl Request {
+    /// What was meant by what was typed.
+    pub(crate) fn of(args: Args) -> Self {
+        let (behind, command) = match args.command {
+            None => (ConfigArgs::default(), Command::Run),
+            Some(command) => Command::of(command),
+        };
+        let set = args.config.set.into_iter().chain(behind.set).collect();
+        // The one behind the command is the nearer one.
+        let file = behind.file.or(args.config.file);
+        Self { options: LoadOptions { file, set, ..LoadOptions::from_process() }, command }
+    }
+
+    /// Does what is asked.
+    pub(crate) fn carry_out(self) -> Result<(), Failure> {
+        let options = &self.options;
+        match self.command {
+            Command::Run => run::run(options),
+            Command::Stop(kind) => control::stop(options, kind),
+            Command::Reopen => control::reopen(options),
+            Command::Status(form) => control::status(options, form),
+            Command::Check(form) => configuration::check(options, form),
+            Command::Config(form) => configuration::show(options, form),
+            Command::Message(message) => msg::send(&message),
+            Command::LogTail(tailing) => log_tail::tail(options, tailing),
+            Command::NotYet(name) => Err(Failure::Failed(anyhow::anyhow!(
+                "`tidegate {name}` is not yet supported; this version has run, stop, status, reopen, check, config, msg and log"
+            ))),
+        }
+    }
+}
+
+impl Command {
+    fn of(typed: CommandArgs) -> (ConfigArgs, Self) {
+        match typed {
+            CommandArgs::Run { config } => (config, Self::Run),
+            CommandArgs::Start { config } => (config, Self::NotYet("start")),
+            CommandArgs::Reload { config } => (config, Self::NotYet("reload")),
+            CommandArgs::Upgrade { config } => (config, Self::NotYet("upgrade")),
+            CommandArgs::Stop { config, now: false } => (config, Self::Stop(StopKind::Graceful)),
+            CommandArgs::Stop { config, now: true } => (config, Self::Stop(StopKind::Now)),
+            CommandArgs::Reopen { config } => (config, Self::Reopen),
+            CommandArgs::Status { config, json } => (config, Self::Status(Form::of(json))),
+            CommandArgs::Check { config, json } => (config, Self::Check(Form::of(json))),
+            CommandArgs::Config { config, json } => (config, Self::Config(Form::of(json))),
+            CommandArgs::Msg(typed) => (ConfigArgs::default(), Self::Message(message(typed))),
+            CommandArgs::Log(LogArgs::Tail { config, follow, lines, level, json }) => {
+                let options = tidegate::log::TailOptions { lines, least: level, follow };
+                (config, Self::LogTail(Tailing { options, form: Form::of(json) }))
+            }
+        }
+    }
+}
+
+fn message(typed: MsgArgs) -> Message {
+    let to = |target: TargetArgs, ask| Message {
+        address: target.address,
+        ask,
+        count: target.count,
+        timeout: target.timeout,
+        form: Form::of(target.json),
+    };
+    let with = |login: LoginArgs| Login { user: login.user, password: login.password };
+    match typed {
+        MsgArgs::Ping { target } => to(target, Ask::Ping),
+        MsgArgs::Register { target, login, kind } => to(target, Ask::Register { login: with(login), kind }),
+        MsgArgs::Login { target, login } => to(target, Ask::Login(with(login))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn options(typed: &[&str]) -> LoadOptions {
+        Request::of(Args::try_parse_from(typed).unwrap()).options
+    }
+
+    #[test]
+    fn no_command_is_run() {
+        let request = Request::of(Args::try_parse_from(["tidegate"]).unwrap());
+        assert!(matches!(request.command, Command::Run));
+    }
+
+    #[test]
+    fn settings_before_and_behind_the_command_are_all_kept_in_order() {
+        let options = options(&["tidegate", "--set", "a=1", "--set", "b=2", "run", "--set", "c=3"]);
+        assert_eq!(options.set, ["a=1", "b=2", "c=3"]);
+    }
+
+    #[test]
+    fn the_file_behind_the_command_is_the_nearer_one() {
+        let file = |typed: &[&str]| options(typed).file.unwrap().into_os_string().into_string().unwrap();
+        assert_eq!(file(&["tidegate", "--config", "a", "check"]), "a");
+        assert_eq!(file(&["tidegate", "--config", "a", "check", "--config", "b"]), "b");
+    }
+}

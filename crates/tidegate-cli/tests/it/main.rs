@@ -1,0 +1,21 @@
+//! The whole program: the real binary with real sockets, and processes that are killed for real.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and shows what its server said"
+)]
+
+mod config;
+mod control;
+mod death;
+mod http;
+mod log;
+mod msg;
+mod overload;
+mod processes;
+mod serve;
+mod start;
+mod stop;
+mod support;
+mod usage;

@@ -1,0 +1,124 @@
+//! Stopping: at once, gracefully, and what is left after the time that is granted.
+
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+use tempfile::tempdir;
+
+use crate::http::Connection;
+use crate::processes::Exit;
+use crate::support::{Server, Setup, wait_until};
+
+/// A request that the server has begun to read and cannot answer yet.
+fn half_sent_request(server: &Server) -> Connection {
+    let mut connection = Connection::open(server.address("web"));
+    connection.send(HALF);
+    server.wait_status("the half request has arrived", |status| {
+        status.processes.iter().map(|process| process.bytes_in).sum::<u64>() >= HALF.len() as u64
+    });
+    connection
+}
+
+const HALF: &str = "GET /hello HTTP/1.1\r\nHost: te";
+const OTHER_HALF: &str = "st\r\n\r\n";
+
+#[track_caller]
+fn check_stops_at_once(send: impl Fn(&Server)) {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir).start();
+    let mut connection = half_sent_request(&server);
+    send(&server);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(server.group().is_empty());
+    connection.ends_in_order();
+    let lines = server.all_lines();
+    for role in ["worker:0", "worker:1", "log-server"] {
+        let ended = |line: &&String| line.contains("child ended with exit code 0") && line.contains(role);
+        assert_eq!(lines.iter().filter(ended).count(), 1, "{role}");
+    }
+    assert!(!lines.iter().any(|line| line.contains("WARN") || line.contains("ERROR")), "{lines:#?}");
+}
+
+#[test]
+fn term_stops_at_once() {
+    check_stops_at_once(|server| server.signal(Signal::TERM));
+}
+
+#[test]
+fn int_stops_at_once() {
+    check_stops_at_once(|server| server.signal(Signal::INT));
+}
+
+#[test]
+fn int_to_the_whole_group_stops_in_order() {
+    check_stops_at_once(|server| server.signal_group(Signal::INT));
+}
+
+#[test]
+fn term_to_the_whole_group_stops_in_order() {
+    check_stops_at_once(|server| server.signal_group(Signal::TERM));
+}
+
+#[test]
+fn quit_lets_a_request_finish() {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir).start();
+    let mut connection = half_sent_request(&server);
+    let mut idle = Connection::open(server.address("web"));
+    assert_eq!(idle.get("/hello").status, 200);
+    server.signal(Signal::QUIT);
+    server.wait_line("graceful stop");
+    // An idle connection is not worth waiting for.
+    assert!(idle.ends_in_order());
+    wait_until("nobody accepts any more", || TcpStream::connect(server.address("web")).is_err());
+    connection.send(OTHER_HALF);
+    let answer = connection.answer().unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "Hello, World!"));
+    assert!(answer.head.contains("Connection: close"), "{}", answer.head);
+    assert!(connection.ends_in_order());
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(server.group().is_empty());
+}
+
+#[test]
+fn quit_to_the_whole_group_lets_a_request_finish() {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir).start();
+    let mut connection = half_sent_request(&server);
+    server.signal_group(Signal::QUIT);
+    server.wait_line("graceful stop");
+    connection.send(OTHER_HALF);
+    assert_eq!(connection.answer().unwrap().status, 200);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+#[test]
+fn what_outlasts_the_shutdown_timeout_is_closed_with_its_reason() {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir)
+        .set("process.shutdown_timeout=200ms")
+        .set("log.level=info,tidegate_engine=debug")
+        .start();
+    let mut connection = half_sent_request(&server);
+    server.signal(Signal::QUIT);
+    assert!(!connection.ends_in_order());
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(
+        server
+            .all_lines()
+            .iter()
+            .any(|line| line.contains("connection closed") && line.contains("shutdown-timeout"))
+    );
+}
+
+#[test]
+fn term_makes_a_graceful_stop_a_fast_one() {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir).start();
+    let mut connection = half_sent_request(&server);
+    server.signal(Signal::QUIT);
+    server.wait_line("graceful stop");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    connection.ends_in_order();
+}
