@@ -188,8 +188,9 @@ impl LoopBuilder {
                 .map_err(|error| -> BoxError { format!("service of listener \"{name}\": {error}").into() })?;
             prepare(&socket.fd)?;
             ids.push(reactor.listen(socket.fd, socket.shared)?);
+            let (metrics, limits) = (metrics.listener(index), host.limits());
+            sites.push(Site { name: name.into(), metrics, note, limits });
             hosts.push(host);
-            sites.push(Site { name: name.into(), metrics: metrics.listener(index), note });
         }
         let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections));
         let blocks = self.config.max_output_bytes / OUTPUT_BLOCK_BYTES;

@@ -143,9 +143,8 @@ impl<R: Reactor> Loop<R> {
             return;
         }
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if conn.over_water
-            && conn.queued_weight() <= self.hosts[usize::from(conn.site)].limits().low_water_bytes
-        {
+        let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
+        if conn.over_water && conn.queued_weight() <= low_water {
             conn.over_water = false;
             return self.event(token, Event::Drained);
         }
@@ -206,7 +205,7 @@ impl<R: Reactor> Loop<R> {
         {
             return self.begin_lingering(token, reason);
         }
-        let low_water = self.hosts[usize::from(conn.site)].limits().low_water_bytes;
+        let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
         let drained = conn.over_water && conn.state == State::Open && conn.queued_weight() <= low_water;
         if (drained || conn.send_later) && !conn.listed {
             conn.listed = true;

@@ -22,7 +22,7 @@ pub(crate) trait Hosted: Send {
     fn call(&mut self, io: &mut Io<'_>, event: Event) -> Flow;
     /// `on_close`; the session is gone.
     fn close(&mut self, conn: &Conn, closed: &Closed) -> Result<(), Panicked>;
-    fn limits(&self) -> &Limits;
+    fn limits(&self) -> Limits;
     fn overload_answer(&self) -> Option<&'static [u8]>;
 }
 
@@ -62,14 +62,13 @@ pub(crate) enum Then {
 pub(crate) struct Host<S: Service> {
     service: S,
     sessions: Table<S::Session>,
-    limits: Limits,
     overload_answer: Option<&'static [u8]>,
 }
 
 impl<S: Service> Host<S> {
     pub(crate) fn new(service: S) -> Self {
-        let (limits, overload_answer) = (service.limits(), service.overload_answer());
-        Self { service, sessions: Table::new(usize::MAX), limits, overload_answer }
+        let overload_answer = service.overload_answer();
+        Self { service, sessions: Table::new(usize::MAX), overload_answer }
     }
 
     pub(crate) fn note_type() -> TypeId {
@@ -100,8 +99,7 @@ impl<S: Service> Hosted for Host<S> {
             return Input { consumed: data.len(), then: Then::Flow(Flow::Abort(Reason::IO_ERROR)) };
         };
         let service = &self.service;
-        let high_water = self.limits.high_water_bytes;
-        let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, data, high_water)));
+        let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, data)));
         match batch {
             Ok((input, messages)) => {
                 io.site.metrics.add(ListenerWord::Messages, messages);
@@ -144,8 +142,8 @@ impl<S: Service> Hosted for Host<S> {
         })
     }
 
-    fn limits(&self) -> &Limits {
-        &self.limits
+    fn limits(&self) -> Limits {
+        self.service.limits()
     }
 
     fn overload_answer(&self) -> Option<&'static [u8]> {
@@ -160,8 +158,8 @@ fn run_batch<S: Service>(
     session: &mut S::Session,
     io: &mut Io<'_>,
     data: &[u8],
-    high_water: usize,
 ) -> (Input, u64) {
+    let high_water = io.site.limits.high_water_bytes;
     let mut consumed = 0;
     let mut messages = 0;
     let then = loop {

@@ -17,7 +17,7 @@ use crate::conn::Conn;
 use crate::handle::{ConnHandle, ConnId, Shared};
 use crate::metrics::ListenerMetrics;
 use crate::output::{FILE_WEIGHT, FilePart};
-use crate::{Peer, Phase, TimerToken};
+use crate::{Limits, Peer, Phase, TimerToken};
 
 /// A connection, in the hands of a callback of its service.
 pub struct Io<'a> {
@@ -71,6 +71,7 @@ pub(crate) struct Site {
     pub(crate) name: Arc<str>,
     pub(crate) metrics: ListenerMetrics,
     pub(crate) note: TypeId,
+    pub(crate) limits: Limits,
 }
 
 impl Io<'_> {

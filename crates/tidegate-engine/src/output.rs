@@ -74,7 +74,7 @@ pub(crate) struct Cursor {
 /// How many buffers one writev(2) gets.
 const PARTS: usize = 16;
 /// What a connection sends of its queue or of files in one go, so that a fast peer does not hold the others up.
-const SHARE_BYTES: u64 = 1 << 20;
+const SHARE_BYTES: u64 = 256 << 10;
 /// What a queued file weighs against the high-water mark, so that a peer cannot ask for files without end.
 pub(crate) const FILE_WEIGHT: usize = 1 << 10;
 

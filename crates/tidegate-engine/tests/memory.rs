@@ -7,6 +7,7 @@ use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tidegate_engine::{
     Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Metrics, Peer, Phase, ProcessMetrics,
@@ -88,6 +89,9 @@ fn round_trip(server: &Server, client: &mut TcpStream, message: &[u8], pieces: &
 }
 
 fn main() {
+    // Both ends of every connection are in this process.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
     no_message_allocates();
     an_idle_connection_costs_little();
 }

@@ -12,17 +12,19 @@ use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use tidegate_sys::event::Events;
 use tidegate_timer::Instant;
 
 use self::listeners::Listeners;
+use self::word::{pack, unpack};
 use crate::source::{Source, Sources};
 use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Waker, clock};
 
 mod listeners;
+mod word;
 
 /// The reactor over epoll(7). One thread owns it.
 pub struct Epoll {
@@ -59,11 +61,9 @@ impl std::fmt::Debug for Epoll {
 const ACCEPT_BATCH: u32 = 64;
 const EVENTS: usize = 512;
 const SCRATCH_BYTES: usize = 64 << 10;
+const SOON: Duration = Duration::from_millis(100);
 /// A wait ends after this long at the latest: a longer time-out does not fit into epoll_wait(2) of every kernel.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// The generation of a token that names no connection.
-const NO_GENERATION: u32 = 0;
-const WAKER_SLOT: u32 = u32::MAX;
 
 impl Epoll {
     /// What a connection costs here, in bytes.
@@ -77,8 +77,7 @@ impl Epoll {
     pub fn new() -> Result<Self, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = Waker::new()?;
-        let data = pack(Token { slot: WAKER_SLOT, generation: NO_GENERATION });
-        epoll::add(&epoll, waker.fd(), data, EventFlags::IN | EventFlags::ET)?;
+        epoll::add(&epoll, waker.fd(), pack(word::WAKER), EventFlags::IN | EventFlags::ET)?;
         Ok(Self {
             epoll,
             waker,
@@ -204,7 +203,7 @@ impl Epoll {
 
 impl Reactor for Epoll {
     fn listen(&mut self, socket: OwnedFd, shared: bool) -> Result<ListenerId, Errno> {
-        self.listeners.add(&self.epoll, socket, shared, listener_word)
+        self.listeners.add(&self.epoll, socket, shared, word::of_listener)
     }
 
     fn pause_accept(&mut self, listener: ListenerId) {
@@ -212,7 +211,7 @@ impl Reactor for Epoll {
     }
 
     fn resume_accept(&mut self, listener: ListenerId) -> Result<(), Errno> {
-        self.listeners.resume(&self.epoll, listener, listener_word(listener))
+        self.listeners.resume(&self.epoll, listener, word::of_listener(listener))
     }
 
     fn unlisten(&mut self, listener: ListenerId) {
@@ -322,13 +321,13 @@ impl Reactor for Epoll {
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno> {
         std::mem::swap(&mut self.again_now, &mut self.again);
         let timeout = if self.again_now.is_empty() {
-            // From the present time, not from that of the last wait: handling a turn may have taken long.
             deadline.map(|at| {
-                let wait = if at <= self.now {
-                    Duration::ZERO
-                } else {
-                    at.saturating_duration_since(clock::monotonic())
-                };
+                let mut wait = at.saturating_duration_since(self.now);
+                // What is due soon is due from the present time: handling the turn took some of it. For what is far
+                // away that does not matter, and the clock need not be read.
+                if !wait.is_zero() && wait < SOON {
+                    wait = at.saturating_duration_since(clock::monotonic());
+                }
                 clock::timespec(wait.min(LONGEST_WAIT))
             })
         } else {
@@ -352,12 +351,12 @@ impl Reactor for Epoll {
         {
             return Some(completion);
         }
-        while let Some((word, flags)) = self.events.get(self.next_event) {
-            let token = unpack(word);
-            let completion = if token.generation != NO_GENERATION {
+        while let Some((data, flags)) = self.events.get(self.next_event) {
+            let token = unpack(data);
+            let completion = if token.generation != word::NO_GENERATION {
                 self.next_event += 1;
                 self.connection_event(token, flags)
-            } else if token.slot == WAKER_SLOT {
+            } else if token == word::WAKER {
                 self.next_event += 1;
                 Some(Completion::Woken)
             } else {
@@ -403,18 +402,4 @@ fn taken(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
             other => return other,
         }
     }
-}
-
-fn listener_word(listener: ListenerId) -> EventData {
-    pack(Token { slot: listener.0, generation: NO_GENERATION })
-}
-
-fn pack(token: Token) -> EventData {
-    EventData::new_u64(u64::from(token.generation) << 32 | u64::from(token.slot))
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of what pack() made")]
-fn unpack(word: u64) -> Token {
-    Token { slot: word as u32, generation: (word >> 32) as u32 }
 }

@@ -37,7 +37,7 @@ impl<R: Reactor> Loop<R> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.deadline = None;
         conn.deadline_at = Instant::MAX;
-        let limits = self.hosts[usize::from(conn.site)].limits();
+        let limits = &self.sites[usize::from(conn.site)].limits;
         match conn.due(limits, LINGER) {
             Some((phase, at)) if at <= self.turn.now => self.deadline_passed(token, phase),
             _ => self.settle(token),
@@ -67,7 +67,7 @@ impl<R: Reactor> Loop<R> {
     #[inline]
     pub(super) fn arm_deadline(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        let limits = self.hosts[usize::from(conn.site)].limits();
+        let limits = &self.sites[usize::from(conn.site)].limits;
         let Some((_, at)) = conn.due(limits, LINGER) else { return };
         if at >= conn.deadline_at {
             return;

@@ -32,7 +32,7 @@ impl<R: Reactor> Loop<R> {
         }
         let site = usize::from(conn.site);
         let weight = conn.queued_weight() + self.turn.batch_weight();
-        conn.over_water |= weight > self.hosts[site].limits().high_water_bytes;
+        conn.over_water |= weight > self.sites[site].limits.high_water_bytes;
         let mut done = Cursor::default();
         if conn.output.is_some() {
             return self.queue_batch(token, done, Progress::Refused);
@@ -56,7 +56,7 @@ impl<R: Reactor> Loop<R> {
     /// Copies what is left of the batch to the connection's output queue.
     fn queue_batch(&mut self, token: Token, done: Cursor, progress: Progress) -> bool {
         let Some(conn) = self.conns.get_mut(token) else { return false };
-        let limit = self.hosts[usize::from(conn.site)].limits().max_output_bytes;
+        let limit = self.sites[usize::from(conn.site)].limits.max_output_bytes;
         let fresh = conn.output.is_none();
         let output = conn.output.get_or_insert_with(Box::<Output>::default);
         if output.len() + self.turn.out.len() - done.at > limit || !self.turn.queue(output, done) {

@@ -73,7 +73,7 @@ impl<R: Reactor> Loop<R> {
         match then {
             Then::NeedMore => {
                 let Some(conn) = self.conns.get_mut(token) else { return };
-                let limit = self.hosts[usize::from(conn.site)].limits().max_input_bytes;
+                let limit = self.sites[usize::from(conn.site)].limits.max_input_bytes;
                 // What needs more than the limit never comes whole, so it is not waited for.
                 if conn.input.len().max(conn.need as usize) > limit {
                     return self.close(token, Reason::INPUT_OVERFLOW, None);

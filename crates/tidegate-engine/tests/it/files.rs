@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidegate_engine::{ListenerWord, Reason};
 
-use crate::support::{Server, pattern, until};
+use crate::support::{Server, Setup, pattern, until};
 
 const LEN: usize = 6_000_000;
 
@@ -22,8 +22,14 @@ fn file(server: &Server) -> (File, Vec<u8>) {
 
 #[test]
 fn files_and_bytes_come_in_the_order_they_were_sent() {
-    let server = Server::new();
-    let (_file, content) = file(&server);
+    // A small buffer is full before a turn's share is sent, a large one is not.
+    for send_buffer in [16 << 10, 400 << 10] {
+        in_order(&Server::start(Setup { send_buffer, ..Setup::default() }));
+    }
+}
+
+fn in_order(server: &Server) {
+    let (_file, content) = file(server);
     let mut client = server.client();
     client.send(format!(
         "echo first\nfile 0 1000\nfile 5 0\nfile 1000 {}\necho between\nfile 17 70000\necho last\n",
@@ -114,4 +120,18 @@ fn a_file_that_is_shorter_than_promised_from_the_start_is_a_reset() {
     client.until_reset();
     server.expect_close(Reason::FILE_SHRANK);
     bystander.round_trip();
+}
+
+#[test]
+fn a_file_that_ends_early_is_noticed_though_the_kernel_would_take_more() {
+    let server = Server::new();
+    let (_file, content) = file(&server);
+    let mut client = server.client();
+    // It has waited for the kernel before, and is not told again of what was never refused.
+    client.send("big 1000000\n");
+    assert_eq!(client.line().len(), 1_000_000);
+    client.round_trip();
+    client.send(format!("file {} 20\n", LEN - 10));
+    assert!(content.ends_with(&client.until_reset()));
+    server.expect_close(Reason::FILE_SHRANK);
 }

@@ -38,7 +38,7 @@ fn what_is_in_flight_is_answered_and_what_is_idle_is_ended() {
 fn what_had_arrived_before_is_still_served() {
     let mut server = Server::new();
     let mut known: Vec<Client> = Vec::new();
-    for n in 1..=700 {
+    for n in 1..=1200 {
         known.push(server.client());
         // Not more at a time than the listener's backlog has room for.
         server.wait_for(ListenerWord::Accepted, n);
@@ -46,20 +46,20 @@ fn what_had_arrived_before_is_still_served() {
     let holder = server.client();
     holder.send("block\n");
     server.see(|seen| matches!(seen, Seen::Blocked).then_some(()));
+    let running = server.running.take().unwrap();
+    running.quit(LONG);
     // The loop stands still: requests wait in connections it has, and connections wait in its queue.
     known.iter().for_each(|client| client.send("echo in time\n"));
     let mut queued: Vec<Client> = (0..100).map(|_| server.client()).collect();
     queued.iter().for_each(|client| client.send("echo in time\n"));
-    let running = server.running.take().unwrap();
-    running.quit(LONG);
     server.unblock.send(()).unwrap();
     for client in known.iter_mut().chain(&mut queued) {
         assert_eq!(client.rest(), b"in time\n");
     }
     drop((known, queued, holder));
     running.join().unwrap();
-    assert_eq!(closes(&server), 801);
-    assert_eq!(server.listener().closed(Reason::SHUTDOWN), 801);
+    assert_eq!(closes(&server), 1301);
+    assert_eq!(server.listener().closed(Reason::SHUTDOWN), 1301);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{
     Closed, ConnHandle, EngineConfig, Limits, ListenerMetrics, ListenerWord, LoopBuilder, Metrics,
     ProcessMetrics, Reason, Running,
@@ -61,7 +62,7 @@ impl Server {
 
     pub(crate) fn start(setup: Setup) -> Self {
         let Setup { config, limits, overload_answer, send_buffer } = setup;
-        silence_the_loops_panics();
+        prepare_the_process();
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         // Accepted sockets inherit it: little is on the way to a client that does not read.
         sockopt::set_socket_send_buffer_size(&socket, send_buffer).unwrap();
@@ -252,16 +253,20 @@ pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (0u32..).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).take(n).collect()
 }
 
-/// The panics that the tests order are caught; printed they would only hide those that are not.
-fn silence_the_loops_panics() {
+/// Once, before the first server.
+fn prepare_the_process() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // The panics that the tests order are caught; printed they would only hide those that are not.
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if std::thread::current().name() != Some("loop-0") {
                 print(info);
             }
         }));
+        // Both ends of every connection are in this process.
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     });
 }
 

@@ -1,11 +1,12 @@
 //! Timers and deadlines.
 
+use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use tidegate_engine::{ListenerWord, Reason};
 
 use crate::lab::Note;
-use crate::support::Server;
+use crate::support::{PATIENCE, Server};
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(60));
 
@@ -80,7 +81,6 @@ fn a_head_has_one_deadline_that_bytes_do_not_extend() {
         })
     };
     server.expect_close(Reason::HEAD_TIMEOUT);
-    client.until_reset();
     dribble.join().unwrap();
 }
 
@@ -117,15 +117,19 @@ fn a_service_may_answer_a_deadline_and_gets_the_next_one() {
 
 #[test]
 fn nothing_is_due_from_a_peer_that_waits_for_its_answer() {
-    let server = Server::with(|limits| limits.idle_timeout = Some(Duration::from_millis(400)));
+    let server = Server::with(|limits| limits.idle_timeout = Some(Duration::from_millis(600)));
     let mut client = server.client();
     client.send("suspend\n");
     let handle = server.suspended();
     // Longer than the time-out: the answer takes its time.
-    std::thread::park_timeout(Duration::from_millis(600));
+    std::thread::park_timeout(Duration::from_millis(700));
     handle.post(Note::Say("at last".into())).unwrap();
     client.expect("at last");
-    // The peer's time begins with the answer.
+    // The peer's time begins with the answer: nothing happens for a while.
+    client.stream().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let silence = client.stream().read(&mut [0; 1]).unwrap_err();
+    assert_eq!(silence.kind(), ErrorKind::WouldBlock);
+    client.stream().set_read_timeout(Some(PATIENCE)).unwrap();
     client.round_trip();
     client.until_reset();
     server.expect_close(Reason::IDLE_TIMEOUT);

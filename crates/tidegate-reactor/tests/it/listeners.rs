@@ -66,6 +66,7 @@ fn a_paused_listener_is_silent_and_its_queue_waits() {
     bench.reactor.pause_accept(bench.listener);
     let _waiting = client(bench.address);
     bench.expect_silence();
+    expect_rest(&mut bench.reactor);
     bench.reactor.resume_accept(bench.listener).unwrap();
     bench.reactor.resume_accept(bench.listener).unwrap();
     until(&mut bench.reactor, |_, c| matches!(c, Completion::Accepted { .. }).then_some(()));
@@ -78,6 +79,7 @@ fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_hol
     bench.reactor.unlisten(bench.listener);
     let peer = client(bench.address);
     bench.expect_silence();
+    expect_rest(&mut bench.reactor);
     let gone = bench.reactor.accept_now(bench.listener);
     assert!(matches!(gone, Err(AcceptError::Broken(Errno::BADF))), "{gone:?}");
     let mut successor = Epoll::new().unwrap();
@@ -117,6 +119,14 @@ fn a_shared_socket_serves_each_peer_once() {
     seen.sort_unstable();
     expected.sort_unstable();
     assert_eq!(seen, expected);
+}
+
+/// A wait lasts: there is no event that is reported again and again and dropped.
+fn expect_rest(reactor: &mut Epoll) {
+    let deadline = reactor.now() + Duration::from_millis(20);
+    reactor.wait(Some(deadline)).unwrap();
+    assert!(reactor.next().is_none());
+    assert!(reactor.now() >= deadline, "the wait ended for nothing");
 }
 
 #[test]
