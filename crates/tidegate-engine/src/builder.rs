@@ -203,6 +203,7 @@ impl LoopBuilder {
             unix_time: reactor.unix_time(),
             retiring: false,
             shared: Arc::clone(&shared),
+            metrics: metrics.clone(),
         };
         let this = Loop {
             reactor,

@@ -87,8 +87,10 @@ impl<R: Reactor> Loop<R> {
     fn turns(&mut self) -> Result<(), Errno> {
         while self.stage != Stage::Stopped {
             let deadline = if self.again.is_empty() { self.next_deadline() } else { Some(self.turn.now) };
+            self.metrics.set(ProcessWord::TurnSince, 0);
             self.reactor.wait(deadline)?;
             self.turn.now = self.reactor.now();
+            self.metrics.set(ProcessWord::TurnSince, self.turn.now.as_nanos());
             self.turn.unix_time = self.reactor.unix_time();
             self.metrics.add(ProcessWord::LoopTurns, 1);
             let mut quiet = self.again.is_empty();

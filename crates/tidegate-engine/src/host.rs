@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::conn::Conn;
 use crate::io::Io;
-use crate::metrics::ListenerWord;
+use crate::metrics::{Callback, ListenerWord, ProcessMetrics};
 use crate::table::Table;
 use crate::{Closed, Decoded, Flow, Limits, Peer, Phase, Reason, Refusal, Service, TimerToken};
 
@@ -21,7 +21,7 @@ pub(crate) trait Hosted: Send {
     /// Any other callback.
     fn call(&mut self, io: &mut Io<'_>, event: Event) -> Flow;
     /// `on_close`; the session is gone.
-    fn close(&mut self, conn: &Conn, closed: &Closed) -> Result<(), Panicked>;
+    fn close(&mut self, conn: &Conn, closed: &Closed, metrics: &ProcessMetrics) -> Result<(), Panicked>;
     fn limits(&self) -> Limits;
     fn overload_answer(&self) -> Option<&'static [u8]>;
 }
@@ -80,11 +80,13 @@ impl<S: Service> Hosted for Host<S> {
     fn open(&mut self, io: &mut Io<'_>) -> Result<(), Refusal> {
         let site = io.site;
         let peer = Peer { address: io.conn.peer, listener: &site.name };
+        io.enter(Callback::Open);
         let opened = catch_unwind(AssertUnwindSafe(|| self.service.on_open(io, &peer)));
+        io.leave();
         let session = match opened {
             Ok(Ok(session)) => session,
             Ok(Err(refusal)) => return Err(refusal),
-            Err(panic) => return Err(panicked(io, "on_open", &*panic).into()),
+            Err(panic) => return Err(panicked(io, Callback::Open, &*panic).into()),
         };
         match self.sessions.insert(|_| session) {
             Some(key) => io.conn.session = key,
@@ -99,14 +101,16 @@ impl<S: Service> Hosted for Host<S> {
             return Input { consumed: data.len(), then: Then::Flow(Flow::Abort(Reason::IO_ERROR)) };
         };
         let service = &self.service;
+        io.enter(Callback::Message);
         let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, data)));
+        io.leave();
         match batch {
             Ok((input, messages)) => {
                 io.site.metrics.add(ListenerWord::Messages, messages);
                 input
             }
             Err(panic) => {
-                let reason = panicked(io, "decode or on_message", &*panic);
+                let reason = panicked(io, Callback::Message, &*panic);
                 Input { consumed: data.len(), then: Then::Flow(Flow::Abort(reason)) }
             }
         }
@@ -117,7 +121,8 @@ impl<S: Service> Hosted for Host<S> {
             return Flow::Abort(Reason::IO_ERROR);
         };
         let service = &self.service;
-        let name = event.name();
+        let callback = event.callback();
+        io.enter(callback);
         let called = catch_unwind(AssertUnwindSafe(|| match event {
             Event::Note(note) => match note.downcast::<S::Note>() {
                 Ok(note) => service.on_note(io, session, *note),
@@ -129,15 +134,20 @@ impl<S: Service> Hosted for Host<S> {
             Event::Eof => service.on_eof(io, session),
             Event::Retire => service.on_retire(io, session),
         }));
-        called.unwrap_or_else(|panic| Flow::Abort(panicked(io, name, &*panic)))
+        io.leave();
+        called.unwrap_or_else(|panic| Flow::Abort(panicked(io, callback, &*panic)))
     }
 
-    fn close(&mut self, conn: &Conn, closed: &Closed) -> Result<(), Panicked> {
+    fn close(&mut self, conn: &Conn, closed: &Closed, metrics: &ProcessMetrics) -> Result<(), Panicked> {
         // A connection that was refused has no session.
         let Some(session) = self.sessions.remove(conn.session) else { return Ok(()) };
         let service = &self.service;
-        catch_unwind(AssertUnwindSafe(|| service.on_close(session, closed))).map_err(|panic| {
-            tracing::error!(conn = %closed.id, callback = "on_close", panic = message_of(&*panic), "callback panicked");
+        metrics.enter(conn.site, Callback::Close, conn.id);
+        let called = catch_unwind(AssertUnwindSafe(|| service.on_close(session, closed)));
+        metrics.leave();
+        called.map_err(|panic| {
+            let callback = Callback::Close.name();
+            tracing::error!(conn = %closed.id, callback, panic = message_of(&*panic), "callback panicked");
             Panicked
         })
     }
@@ -197,20 +207,20 @@ fn run_batch<S: Service>(
 }
 
 impl Event {
-    fn name(&self) -> &'static str {
+    fn callback(&self) -> Callback {
         match self {
-            Self::Note(_) => "on_note",
-            Self::Timer(_) => "on_timer",
-            Self::Drained => "on_drained",
-            Self::Deadline(_) => "on_deadline",
-            Self::Eof => "on_eof",
-            Self::Retire => "on_retire",
+            Self::Note(_) => Callback::Note,
+            Self::Timer(_) => Callback::Timer,
+            Self::Drained => Callback::Drained,
+            Self::Deadline(_) => Callback::Deadline,
+            Self::Eof => Callback::Eof,
+            Self::Retire => Callback::Retire,
         }
     }
 }
 
-fn panicked(io: &Io<'_>, callback: &str, panic: &(dyn Any + Send)) -> Reason {
-    let (conn, listener) = (io.id(), &*io.site.name);
+fn panicked(io: &Io<'_>, callback: Callback, panic: &(dyn Any + Send)) -> Reason {
+    let (conn, listener, callback) = (io.id(), &*io.site.name, callback.name());
     tracing::error!(%conn, listener, callback, panic = message_of(panic), "callback panicked; its connection is closed");
     Reason::PANIC
 }

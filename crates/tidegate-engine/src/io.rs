@@ -15,7 +15,7 @@ use tidegate_timer::{Instant, TimerQueue, Wheel};
 
 use crate::conn::Conn;
 use crate::handle::{ConnHandle, ConnId, Shared};
-use crate::metrics::ListenerMetrics;
+use crate::metrics::{Callback, ListenerMetrics, ProcessMetrics};
 use crate::output::{FILE_WEIGHT, FilePart};
 use crate::{Limits, Peer, Phase, TimerToken};
 
@@ -39,6 +39,8 @@ pub(crate) struct Turn {
     pub(crate) unix_time: u64,
     pub(crate) retiring: bool,
     pub(crate) shared: Arc<Shared>,
+    /// Where it is entered which callback runs.
+    pub(crate) metrics: ProcessMetrics,
 }
 
 impl Turn {
@@ -75,6 +77,18 @@ pub(crate) struct Site {
 }
 
 impl Io<'_> {
+    /// Enters that a callback begins for this connection.
+    #[inline]
+    pub(crate) fn enter(&self, callback: Callback) {
+        self.turn.metrics.enter(self.conn.site, callback, self.conn.id);
+    }
+
+    /// Enters that it has ended.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.turn.metrics.leave();
+    }
+
     /// Appends bytes to the output. They leave when the present input batch is done.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) {

@@ -26,7 +26,7 @@ pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTERS};
 pub use io::Io;
 pub use metrics::{
     HEAD_WORDS, LISTENER_WORDS, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS, Metrics, ProcessMetrics,
-    ProcessWord, Words,
+    ProcessWord, RunningCallback, Words,
 };
 pub use reason::Reason;
 pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};

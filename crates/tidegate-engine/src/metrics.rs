@@ -16,6 +16,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidegate_reactor::Token;
+
 use crate::Reason;
 
 /// Memory that holds the words: a heap block within one process, a shared mapping between several.
@@ -58,6 +60,59 @@ pub enum ProcessWord {
     LogDropped = 10,
     /// How often the process in this place was started again.
     Restarts = 11,
+    /// When the present turn of the loop began, in nanoseconds of the monotonic clock; 0 while it waits.
+    TurnSince = 12,
+    /// The callback that runs: the listener's number and one in the upper half, the callback's in the lower; 0 for none.
+    Callback = 13,
+    /// The connection that it runs for: generation in the upper half, slot in the lower.
+    CallbackConn = 14,
+    /// Turns that took longer than `engine.stall_after`, entered by whoever watches the loop.
+    Stalls = 15,
+}
+
+/// The callbacks of a service, as [`ProcessMetrics::running_callback`] names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Callback {
+    Open = 0,
+    Message = 1,
+    Note = 2,
+    Timer = 3,
+    Drained = 4,
+    Deadline = 5,
+    Eof = 6,
+    Retire = 7,
+    Close = 8,
+}
+
+impl Callback {
+    /// The name of the trait's method.
+    pub(crate) const fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}
+
+const NAMES: [&str; 9] = [
+    "on_open",
+    "decode or on_message",
+    "on_note",
+    "on_timer",
+    "on_drained",
+    "on_deadline",
+    "on_eof",
+    "on_retire",
+    "on_close",
+];
+
+/// What a loop is in, as another thread or process sees it: only roughly the same moment for all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningCallback {
+    /// The number of the listener, in the order in which they were given to the builder.
+    pub listener: usize,
+    /// The method of its service.
+    pub callback: &'static str,
+    /// The slot and the generation of the connection.
+    pub conn: (u32, u32),
 }
 
 /// General words of a listener.
@@ -146,6 +201,7 @@ impl Metrics {
         ProcessMetrics {
             words: Arc::clone(&self.words),
             base: process * self.stride(),
+            first_listener: 0,
             listeners: self.listeners,
         }
     }
@@ -160,6 +216,8 @@ impl Metrics {
 pub struct ProcessMetrics {
     words: Arc<dyn Words>,
     base: usize,
+    /// How many listeners of the process are not this view's.
+    first_listener: usize,
     listeners: usize,
 }
 
@@ -180,6 +238,18 @@ impl ProcessMetrics {
         add(&self.words.words()[self.base + word as usize], n);
     }
 
+    /// The same process without its first `n` listeners: for a loop that has only the others.
+    ///
+    /// # Panics
+    ///
+    /// When it has fewer.
+    #[must_use]
+    pub fn without_first_listeners(&self, n: usize) -> Self {
+        let listeners =
+            self.listeners.checked_sub(n).expect("a process has as many listeners as are left out");
+        Self { first_listener: self.first_listener + n, listeners, ..self.clone() }
+    }
+
     /// Makes the place ready for the next process: its own words and its gauges are zero, and what counts over restarts
     /// goes on from where the process before it ended.
     ///
@@ -191,6 +261,32 @@ impl ProcessMetrics {
         for listener in 0..self.listeners {
             self.listener(listener).set(ListenerWord::Open, 0);
         }
+    }
+
+    /// The callback that the loop is in, if any: what keeps it, when its turn takes long.
+    #[must_use]
+    pub fn running_callback(&self) -> Option<RunningCallback> {
+        let (callback, conn) = (self.get(ProcessWord::Callback), self.get(ProcessWord::CallbackConn));
+        let listener = upper(callback).checked_sub(1)?;
+        let name = usize::try_from(lower(callback)).ok().and_then(|callback| NAMES.get(callback))?;
+        Some(RunningCallback {
+            listener: usize::try_from(listener).ok()?,
+            callback: name,
+            conn: (lower(conn), upper(conn)),
+        })
+    }
+
+    /// Enters that a callback begins. Two stores, and two more at the end: they make a stuck handler known by name.
+    #[inline]
+    pub(crate) fn enter(&self, site: u16, callback: Callback, conn: Token) {
+        self.set(ProcessWord::CallbackConn, u64::from(conn.generation) << 32 | u64::from(conn.slot));
+        self.set(ProcessWord::Callback, (u64::from(site) + 1) << 32 | u64::from(callback as u32));
+    }
+
+    /// Enters that it has ended.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.set(ProcessWord::Callback, 0);
     }
 
     /// Enters for a process that has ended what it could not enter itself: its state, and that it holds no connection.
@@ -217,7 +313,7 @@ impl ProcessMetrics {
         assert!(listener < self.listeners, "listener {listener} of {}", self.listeners);
         ListenerMetrics {
             words: Arc::clone(&self.words),
-            base: self.base + HEAD_WORDS + listener * LISTENER_WORDS,
+            base: self.base + HEAD_WORDS + (self.first_listener + listener) * LISTENER_WORDS,
         }
     }
 }
@@ -273,6 +369,15 @@ impl ListenerMetrics {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the upper half is taken by `upper`")]
+const fn lower(word: u64) -> u32 {
+    word as u32
+}
+
+const fn upper(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
 /// A word has one writer, so no update is lost without a locked instruction.
 #[inline]
 fn add(word: &AtomicU64, n: u64) {
@@ -282,6 +387,26 @@ fn add(word: &AtomicU64, n: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_running_callback_is_named_while_it_runs() {
+        let process = Metrics::on_heap(3).process(0);
+        assert_eq!(process.running_callback(), None);
+        process.enter(2, Callback::Eof, Token { slot: 7, generation: u32::MAX });
+        let running = RunningCallback { listener: 2, callback: "on_eof", conn: (7, u32::MAX) };
+        assert_eq!(process.running_callback(), Some(running));
+        process.leave();
+        assert_eq!(process.running_callback(), None);
+    }
+
+    #[test]
+    fn a_view_without_the_first_listeners_has_the_others() {
+        let process = Metrics::on_heap(3).process(0);
+        let view = process.without_first_listeners(2);
+        assert_eq!(view.listeners(), 1);
+        view.listener(0).add(ListenerWord::Accepted, 5);
+        assert_eq!(process.listener(2).get(ListenerWord::Accepted), 5);
+    }
 
     #[test]
     fn places_do_not_overlap() {

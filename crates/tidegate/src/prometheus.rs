@@ -118,6 +118,12 @@ const PROCESS_METRICS: &[Row<ProcessWord>] = &[
     ),
     (ProcessWord::LoopTurns, "tidegate_loop_turns_total", "counter", "Turns of the event loop."),
     (
+        ProcessWord::Stalls,
+        "tidegate_loop_stalls_total",
+        "counter",
+        "Turns of the event loop that took longer than engine.stall_after.",
+    ),
+    (
         ProcessWord::StaleHandles,
         "tidegate_stale_handles_total",
         "counter",

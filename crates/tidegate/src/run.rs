@@ -5,4 +5,5 @@ mod logging;
 pub(crate) mod master;
 mod operated;
 pub(crate) mod single;
+mod watch;
 pub(crate) mod worker;

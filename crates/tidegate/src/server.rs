@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_engine::{BoxError, BoxedService, CounterDef, Service};
+use tidegate_log::LogServer;
 use tidegate_process::{Child, Signals};
 
 use crate::Error;
@@ -225,6 +226,11 @@ impl ServerBuilder {
         Ok(bound)
     }
 
+    /// How many listeners are counted: the log server's socket comes after those of the configuration.
+    pub(crate) fn counted_listeners(&self) -> usize {
+        self.listeners.len() + usize::from(self.operated)
+    }
+
     /// What those who read the counters know of the listeners, whose real addresses are given.
     pub(crate) fn listener_metas<'a>(&self, addresses: impl Iterator<Item = &'a str>) -> Arc<[ListenerMeta]> {
         let metas = self.listeners.iter().zip(addresses).map(|(listener, address)| ListenerMeta {
@@ -233,7 +239,13 @@ impl ServerBuilder {
             service: listener.service.clone(),
             counters: listener.counters,
         });
-        metas.collect()
+        let log = self.operated.then(|| ListenerMeta {
+            name: "log".to_owned(),
+            address: format!("unix:{}", self.config.log_socket().display()),
+            service: "log-server".to_owned(),
+            counters: LogServer::COUNTERS,
+        });
+        metas.chain(log).collect()
     }
 }
 

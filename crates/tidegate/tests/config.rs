@@ -804,7 +804,6 @@ fn later_features_are_refused() {
         ("engine.balance=hash", "engine.balance", "\"hash\" is not yet supported", "\"round-robin\""),
         ("engine.pool_threads=2", "engine.pool_threads", "2 is not yet supported", "\"auto\""),
         ("engine.timers=heap", "engine.timers", "\"heap\" is not yet supported", "\"wheel\""),
-        ("engine.stall_after=2s", "engine.stall_after", "\"2s\" is not yet supported", "\"1s\""),
         ("engine.cpu_affinity=[[0]]", "engine.cpu_affinity", "[[0]] is not yet supported", "[]"),
         ("engine.nice=-1", "engine.nice", "-1 is not yet supported", "0"),
         (

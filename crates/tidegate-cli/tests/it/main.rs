@@ -9,6 +9,7 @@
 mod config;
 mod control;
 mod death;
+mod docs;
 mod http;
 mod log;
 mod msg;

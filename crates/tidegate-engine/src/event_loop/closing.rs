@@ -68,7 +68,7 @@ impl<R: Reactor> Loop<R> {
             errno,
             "connection closed"
         );
-        if self.hosts[site].close(&conn, &closed).is_err() {
+        if self.hosts[site].close(&conn, &closed, &self.metrics).is_err() {
             self.metrics.add(ProcessWord::Panics, 1);
         }
         self.room_again();

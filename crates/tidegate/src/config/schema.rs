@@ -287,7 +287,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("engine.idle_timeout", Kind::DurationOrOff { max: MONTH }, r#""10m""#,
         "A connection of the services `echo` and `discard` without a byte for this long is closed; `\"0s\"`: never."),
     key("engine.stall_after", Kind::DurationOrOff { max: HOUR }, r#""1s""#,
-        "A loop that has not turned for this long is reported; `\"0s\"`: never.").now(Now::Only(&[r#""1s""#])),
+        "A loop whose turn takes longer is reported, with what it is in; `\"0s\"`: never."),
     key("engine.thread_stack", Kind::Size { min: 64 * KIB, max: GIB }, r#""1MiB""#,
         "Stack of each thread that runs a loop."),
     key("engine.cpu_affinity", Kind::CpuSets, "[]", "One list of processor numbers per loop; `[]`: no binding.")

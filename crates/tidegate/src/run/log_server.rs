@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tidegate_engine::{LoopBuilder, Metrics, ProcessWord, Socket};
+use tidegate_engine::{LoopBuilder, ProcessWord, Socket};
 use tidegate_log::LogServer;
 use tidegate_process::{Child, ChildEvent};
 
+use super::watch::Watch;
 use super::worker::{WorkerLoop, engine_config, metrics_of};
 use super::{logging, worker};
 use crate::status::{ProcessState, place};
@@ -25,14 +26,15 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child) -> Result<(), Error>
     let for_loop = store.clone();
     let built = LoopBuilder::new(engine_config(&server.config))
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
-        .metrics(Metrics::on_heap(1).process(0))
+        .metrics(own.without_first_listeners(server.listeners.len()))
         .build()
         .map_err(Error::Service)?;
     let event_loop = WorkerLoop::start(built, &server.config, child.waker())?;
     tracing::info!(dir = %server.config.log_dir().display(), "storing records");
     child.ready().map_err(Error::system("telling the master"))?;
     own.set(ProcessWord::State, ProcessState::Ready as u64);
-    let outcome = serve(server, &mut child, event_loop, &store);
+    let watch = Watch::new(server, own.clone(), Some(client.clone()));
+    let outcome = serve(server, &mut child, event_loop, &store, watch);
     own.set(ProcessWord::State, ProcessState::Ended as u64);
     // The loop has ended, so nothing is appended any more but by this process itself.
     let _ = client.close(logging::FLUSH_TIMEOUT);
@@ -45,10 +47,13 @@ fn serve(
     child: &mut Child,
     event_loop: WorkerLoop,
     store: &tidegate_log::SharedStore,
+    mut watch: Watch,
 ) -> Result<(), Error> {
     let timeout = server.config.process.shutdown_timeout;
     loop {
-        match child.wait_event(None).map_err(Error::system("waiting for orders"))? {
+        let event = child.wait_event(Some(watch.interval())).map_err(Error::system("waiting for orders"))?;
+        watch.look();
+        match event {
             Some(ChildEvent::Quit { timeout: told }) => event_loop.quit(told.unwrap_or(timeout)),
             // Clients that are still connected have something to say until their end: the workers of a master that was
             // killed finish what they hold.

@@ -66,12 +66,12 @@ fn serve(
         false => (None, None),
     };
     let processes = place::FIRST_WORKER + usize::try_from(workers).unwrap_or(usize::MAX);
-    let words = Metrics::words_needed(processes, server.listeners.len());
+    let words = Metrics::words_needed(processes, server.counted_listeners());
     let memory = SharedMemory::create("tidegate-metrics", words * size_of::<u64>())
         .map_err(Error::system("making the counters"))?;
     let metrics_fd =
         Arc::new(memory.as_fd().try_clone_to_owned().map_err(Error::system("sharing the counters"))?);
-    let metrics = Metrics::new(Arc::new(SharedWords(memory)), server.listeners.len());
+    let metrics = Metrics::new(Arc::new(SharedWords(memory)), server.counted_listeners());
     announce(&metrics.process(place::MASTER), 0, 0);
 
     let children = children(&server, &bound, workers, &metrics_fd, log_socket)?;
@@ -151,6 +151,9 @@ impl MasterHooks for Hooks {
     }
 
     fn on_change(&mut self, snapshot: &Snapshot) {
+        if let Some(log) = &self.log {
+            self.status.metrics.process(place::MASTER).set(ProcessWord::LogDropped, log.dropped());
+        }
         // A child that was killed could not say so itself.
         for child in snapshot.children.iter().filter(|child| child.pid.is_none()) {
             let place = match child.role {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
+use rustix::time::Timespec;
 use tidegate_engine::{LoopBuilder, Metrics, ProcessWord, Socket};
 use tidegate_log::{LogServer, SharedStore};
 use tidegate_process::Signals;
 use tidegate_sys::signal::{self, Signal};
 
 use super::operated::Locked;
+use super::watch::Watch;
 use super::worker::{Built, WorkerLoop, announce, build_loop, engine_config};
 use super::{logging, operated};
 use crate::server::{Ready, SpawnedServer};
@@ -20,7 +22,7 @@ use crate::{Error, ServerBuilder};
 
 /// Starts the server on a thread of this process.
 pub(crate) fn spawn(server: &ServerBuilder) -> Result<SpawnedServer, Error> {
-    let parts = prepare(server, Duration::ZERO)?;
+    let parts = prepare(server, &counters(server), Duration::ZERO)?;
     let event_loop = WorkerLoop::start_with(parts.built, &server.config, || {})?;
     Ok(SpawnedServer {
         ready: parts.ready,
@@ -34,15 +36,17 @@ struct Parts {
     built: Built,
     ready: Ready,
     bound: Vec<Bound>,
-    metrics: Metrics,
+}
+
+/// The counters of a master's place that stays vacant, the log server's loop, and the one worker's.
+fn counters(server: &ServerBuilder) -> Metrics {
+    Metrics::on_heap_for(place::FIRST_WORKER + 1, server.counted_listeners())
 }
 
 /// Binds the listeners and builds the loop.
-fn prepare(server: &ServerBuilder, patience: Duration) -> Result<Parts, Error> {
+fn prepare(server: &ServerBuilder, metrics: &Metrics, patience: Duration) -> Result<Parts, Error> {
     let mut bound = server.bind(1, patience)?;
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    let processes = place::FIRST_WORKER + 1;
-    let metrics = Metrics::on_heap_for(processes, server.listeners.len());
     let own = metrics.process(place::FIRST_WORKER);
     announce(&own, 2, 0);
     let mut sockets = Vec::with_capacity(bound.len());
@@ -52,27 +56,34 @@ fn prepare(server: &ServerBuilder, patience: Duration) -> Result<Parts, Error> {
         listener.sockets.clear();
         sockets.push((Socket::own(fd), listener.address.clone()));
     }
-    let built = build_loop(server, &metrics, &own, sockets)?;
+    let built = build_loop(server, metrics, &own, sockets)?;
     own.set(ProcessWord::State, ProcessState::Ready as u64);
-    Ok(Parts { built, ready, bound, metrics })
+    Ok(Parts { built, ready, bound })
 }
 
 /// Runs the server in this process until a signal ends it.
 pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Error> {
     operated::raise_open_files(&server.config)?;
     let on_ready = server.on_ready.take();
+    let metrics = counters(&server);
+    let watch = |log| Watch::new(&server, metrics.process(place::FIRST_WORKER), log);
     if !server.operated {
-        return serve(&server, on_ready, signals, None);
+        return serve(&server, &metrics, on_ready, signals, Around { operated: None, watch: watch(None) });
     }
     let locked = operated::lock_data_dir(&server.config)?;
     let (client, store) = logging::to_store(&server.config, "worker 0")?;
     let socket = operated::bind_log_socket(&server.config)?;
     let for_loop = store.clone();
+    let log_place = metrics.process(place::LOG_SERVER);
+    announce(&log_place, 1, 0);
     let log_loop = LoopBuilder::new(engine_config(&server.config))
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
+        .metrics(log_place.without_first_listeners(server.listeners.len()))
         .spawn()
         .map_err(Error::Service)?;
-    let outcome = serve(&server, on_ready, signals, Some((&locked, &store)));
+    log_place.set(ProcessWord::State, ProcessState::Ready as u64);
+    let around = Around { operated: Some((&locked, &store)), watch: watch(Some(client.clone())) };
+    let outcome = serve(&server, &metrics, on_ready, signals, around);
     log_loop.quit(logging::FLUSH_TIMEOUT);
     let log_outcome = log_loop.join().map_err(Error::system("log server"));
     operated::remove_log_socket(&server.config);
@@ -82,18 +93,26 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
     outcome.and(log_outcome)
 }
 
+/// What stands around the loop of a server of one process.
+struct Around<'a> {
+    operated: Option<(&'a Locked, &'a SharedStore)>,
+    watch: Watch,
+}
+
 fn serve(
     server: &ServerBuilder,
+    metrics: &Metrics,
     on_ready: Option<crate::server::OnReady>,
     signals: &Signals,
-    operated: Option<(&Locked, &SharedStore)>,
+    around: Around<'_>,
 ) -> Result<(), Error> {
+    let Around { operated, mut watch } = around;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let parts = prepare(server, operated.map_or(Duration::ZERO, |(locked, _)| locked.patience))?;
+    let parts = prepare(server, metrics, operated.map_or(Duration::ZERO, |(locked, _)| locked.patience))?;
     for (listener, address) in &parts.ready.listeners {
         tracing::info!(listener, address, "listening");
     }
-    let own = parts.metrics.process(place::FIRST_WORKER);
+    let own = metrics.process(place::FIRST_WORKER);
     let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let ended = Arc::new(ended.map_err(|errno| Error::system("making a waker")(errno.into()))?);
     let waker = Arc::clone(&ended);
@@ -107,7 +126,10 @@ fn serve(
     }
     while !event_loop.is_finished() {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&*ended, PollFlags::IN)];
-        match poll(&mut fds, None) {
+        let interval = Timespec::try_from(watch.interval()).ok();
+        let polled = poll(&mut fds, interval.as_ref());
+        watch.look();
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::system("waiting for signals")(errno.into())),
         }

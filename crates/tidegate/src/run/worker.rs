@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_engine::{
     EngineConfig, Epoll, Loop, LoopBuilder, LoopHandle, Metrics, ProcessMetrics, ProcessWord, Socket, Words,
 };
+use tidegate_log::LogClient;
 use tidegate_process::{Child, ChildEvent, ChildWaker};
 use tidegate_sys::shared::SharedMemory;
 
 use super::logging;
+use super::watch::Watch;
 use crate::config::Config;
 use crate::sockets::real_address;
 use crate::status::{ProcessState, StatusSource, place, unix_time};
@@ -28,7 +30,7 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child, index: u32) -> Resul
         true => Some(logging::to_server(&server.config, &format!("worker {index}"))?),
         false => None,
     };
-    let outcome = serve(server, &mut child, index);
+    let outcome = serve(server, &mut child, index, log.clone());
     if let Err(error) = &outcome {
         tracing::error!(error = %chain(error), "worker failed");
     }
@@ -38,7 +40,7 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child, index: u32) -> Resul
     outcome
 }
 
-fn serve(server: &ServerBuilder, child: &mut Child, index: u32) -> Result<(), Error> {
+fn serve(server: &ServerBuilder, child: &mut Child, index: u32, log: Option<LogClient>) -> Result<(), Error> {
     let metrics = metrics_of(server, child)?;
     let place = place::FIRST_WORKER + usize::try_from(index).unwrap_or(usize::MAX);
     let own = metrics.process(place);
@@ -50,9 +52,12 @@ fn serve(server: &ServerBuilder, child: &mut Child, index: u32) -> Result<(), Er
     own.set(ProcessWord::State, ProcessState::Ready as u64);
     tracing::info!(listeners = server.listeners.len(), "worker serves");
     child.ready().map_err(Error::system("telling the master"))?;
-    let mut patience = None;
+    let mut watch = Watch::new(server, own.clone(), log);
+    let mut give_up_at = None;
     loop {
-        match child.wait_event(patience).map_err(Error::system("waiting for orders"))? {
+        let event = child.wait_event(Some(watch.interval())).map_err(Error::system("waiting for orders"))?;
+        watch.look();
+        match event {
             Some(ChildEvent::Quit { timeout: told }) => {
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
                 event_loop.quit(told.unwrap_or(timeout));
@@ -62,7 +67,7 @@ fn serve(server: &ServerBuilder, child: &mut Child, index: u32) -> Result<(), Er
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
                 event_loop.quit(timeout);
                 // Nobody is left who would end a loop that is stuck in a callback.
-                patience = Some(timeout + STUCK_AFTER);
+                give_up_at = Some(Instant::now() + timeout + STUCK_AFTER);
             }
             Some(ChildEvent::Stop) => {
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
@@ -70,8 +75,10 @@ fn serve(server: &ServerBuilder, child: &mut Child, index: u32) -> Result<(), Er
             }
             Some(ChildEvent::Woken) if event_loop.is_finished() => break,
             // A worker has no files of its own to open again.
-            Some(ChildEvent::Reopen | ChildEvent::Woken) => {}
-            None => return Err(Error::Service("the event loop is stuck; ending without it".into())),
+            Some(ChildEvent::Reopen | ChildEvent::Woken) | None => {}
+        }
+        if give_up_at.is_some_and(|at| at <= Instant::now()) {
+            return Err(Error::Service("the event loop is stuck; ending without it".into()));
         }
     }
     let outcome = event_loop.join();
@@ -206,7 +213,7 @@ pub(crate) fn metrics_of(server: &ServerBuilder, child: &mut Child) -> Result<Me
     let fd =
         child.take_fd(METRICS_FD).ok_or_else(|| Error::Service("no counters were handed over".into()))?;
     let memory = SharedMemory::from_fd(fd).map_err(Error::system("mapping the counters"))?;
-    Ok(Metrics::new(Arc::new(SharedWords(memory)), server.listeners.len()))
+    Ok(Metrics::new(Arc::new(SharedWords(memory)), server.counted_listeners()))
 }
 
 /// Shared memory as the words of [`Metrics`].

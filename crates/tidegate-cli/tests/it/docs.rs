@@ -1,0 +1,60 @@
+//! What the operations manual promises is what the program has.
+
+use std::collections::BTreeSet;
+
+use tempfile::tempdir;
+use tidegate::{End, Reason};
+
+use crate::http::get;
+use crate::support::Setup;
+
+const MANUAL: &str = include_str!("../../../../docs/operations.md");
+
+#[test]
+fn the_manual_lists_every_reason_with_its_number_name_and_end() {
+    let documented: Vec<(String, String, String)> = MANUAL
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let [_, number, name, end, _, _] = cells[..] else { return None };
+            let is_number = number.parse::<u8>().is_ok();
+            is_number.then(|| (number.to_owned(), name.trim_matches('`').to_owned(), end.to_owned()))
+        })
+        .collect();
+    let known = Reason::ALL.iter().map(|reason| {
+        let end = match (*reason, reason.end()) {
+            (Reason::GONE, _) => "–",
+            (_, End::Fin) => "FIN",
+            (_, End::Reset) => "reset",
+        };
+        (reason.number().to_string(), reason.name().to_owned(), end.to_owned())
+    });
+    assert_eq!(documented, known.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_manual_names_every_metric_and_no_other() {
+    let dir = tempdir().unwrap();
+    let server = Setup::new(&dir).start();
+    let text = get(server.address("admin"), "/metrics").body;
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    // Those of the services are explained by their own HELP lines.
+    let own = ["tidegate_web_", "tidegate_admin_", "tidegate_gateway_", "tidegate_log_server_"];
+    let exported: BTreeSet<&str> =
+        families.filter(|name| !own.iter().any(|prefix| name.starts_with(prefix))).collect();
+    let documented = documented_metrics();
+    for name in &exported {
+        // In full, or as the end of a name with the beginning of the one before.
+        let ends = name.match_indices('_').map(|(at, _)| format!("…{}", &name[at..]));
+        assert!(ends.chain([(*name).to_owned()]).any(|name| documented.contains(&name.as_str())), "{name}");
+    }
+    assert_eq!(documented.len(), exported.len(), "{documented:?} for {exported:?}");
+}
+
+/// The names in the table of the metrics, but for those of the services.
+fn documented_metrics() -> Vec<&'static str> {
+    let (_, table) = MANUAL.split_once("\n## Metrics\n").unwrap();
+    let cells =
+        table.lines().filter(|line| line.starts_with("| `")).map(|row| row.split('|').nth(1).unwrap());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|name| !name.contains("_…_")).collect()
+}
