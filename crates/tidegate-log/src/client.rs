@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::encode::{Head, resource_json};
 use crate::queue::{Queue, To};
-use crate::screen::Screen;
+use crate::screen::{self, Screen};
 use crate::sender::{Destination, Sender};
 use crate::socket::SocketLink;
 use crate::{Levels, MAX_LINE_BYTES, Resource, Severity, SharedStore, TidegateLayer};
@@ -137,6 +137,9 @@ pub fn install(options: ClientOptions) -> Result<LogClient, ClientError> {
 }
 
 /// Makes every panic a record of severity `ERROR`, besides what the present hook does.
+///
+/// The present hook, which writes to standard error and would wait for it, is left out while that has no room: a reader who
+/// has stopped reading must not stop the thread of an event loop.
 pub fn log_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -147,7 +150,9 @@ pub fn log_panics() {
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("a payload that is no text");
         tracing::error!(target: "panic", thread = thread.name().unwrap_or("unnamed"), location, "{text}");
-        before(panic);
+        if screen::stderr_has_room() {
+            before(panic);
+        }
     }));
 }
 

@@ -3,11 +3,12 @@
 //! A pipe or a terminal that nobody reads would stop the thread that writes to it. Pipes and terminals are therefore opened
 //! a second time, with a file description of our own that does not block (setting `O_NONBLOCK` on the inherited one would
 //! change it for every process that shares it); a socket is written with `MSG_DONTWAIT`; a file never blocks for long. A
-//! standard error that is closed or broken swallows everything.
+//! standard error that is closed or broken swallows everything; one on a full disk swallows what it has no room for.
 
 use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -82,6 +83,8 @@ impl Screen {
                 Ok(bytes) => self.written += bytes,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
+                // A file on a full disk, which may have room again for what comes later.
+                Err(Errno::NOSPC | Errno::DQUOT) => return self.clear(),
                 // There is nobody left to tell, and nothing to tell it with.
                 Err(_) => self.fd = None,
             }
@@ -99,6 +102,14 @@ impl Screen {
         self.text.shrink_to(KEPT_TEXT_BYTES);
         self.written = 0;
     }
+}
+
+/// Whether a short message on standard error would not have to wait now: a pipe with room has a page of it (pipe(7)).
+pub(crate) fn stderr_has_room() -> bool {
+    let stderr = std::io::stderr();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // An error as the answer says that a write fails at once.
+    poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now)) != Ok(0)
 }
 
 /// The same pipe or terminal with a file description of our own. Where that is not allowed (after a change of user, on a
@@ -138,6 +149,19 @@ mod tests {
         }
         assert!(screen.is_idle());
         assert_eq!(all, format!("{line}\n").repeat(1000).as_bytes());
+    }
+
+    #[test]
+    fn a_full_disk_costs_what_it_has_no_room_for_and_no_more() {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut screen = Screen::new(Some(full.into()));
+        screen.say("there is no room for this");
+        screen.write();
+        assert!(screen.is_idle() && screen.awaited().is_none());
+        screen.say("but perhaps for this");
+        assert!(screen.awaited().is_some(), "it is tried again");
+        screen.write();
+        assert!(screen.is_idle());
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Tail {
             let from = self.read.get(&file.name).copied().unwrap_or(0);
             // A torn line may have been cut off since.
             let from = from.min(file.bytes);
+            if from == file.bytes && self.read.contains_key(&file.name) {
+                // Most files of a directory are finished, and are not opened for every look at it.
+                self.read.insert(file.name, from);
+                continue;
+            }
             let end = match self.read_forwards(&file.path, from) {
                 // Removed since it was listed, since it was the oldest.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -34,6 +34,7 @@ fn child() {
     match role.to_str().unwrap() {
         "server" => serve(&root),
         "client" => log_and_exit(&root),
+        "stuck" => panic_with_full_stderr(),
         other => panic!("no role {other}"),
     }
 }
@@ -69,6 +70,17 @@ fn log_and_exit(root: &std::path::Path) {
     assert!(panicked.is_err());
     let flushed = client.flush(LONG);
     assert_eq!((flushed.unsent, flushed.dropped), (0, 0));
+    std::process::exit(0);
+}
+
+fn panic_with_full_stderr() {
+    log_panics();
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+    let stderr = rustix::fs::open("/proc/self/fd/2", flags, rustix::fs::Mode::empty()).unwrap();
+    while rustix::io::write(&stderr, &[b'.'; 4096]).is_ok() {}
+    for _ in 0..3 {
+        assert!(std::thread::spawn(|| panic!("nobody reads this")).join().is_err());
+    }
     std::process::exit(0);
 }
 
@@ -160,4 +172,12 @@ fn a_process_that_flushes_before_it_exits_loses_nothing() {
     assert!(panic.attributes["location"].as_str().unwrap().contains("process.rs:"));
     assert!(stderr.contains("it broke"), "the usual message stays");
     server.stop();
+}
+
+#[test]
+fn a_panic_does_not_wait_for_a_standard_error_that_nobody_reads() {
+    let site = Site::new();
+    let mut stuck = this_program("stuck", &site).spawn().unwrap();
+    wait_until("the process has ended", || stuck.try_wait().unwrap().is_some());
+    assert!(stuck.wait().unwrap().success());
 }
