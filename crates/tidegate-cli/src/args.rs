@@ -129,7 +129,7 @@ pub(crate) enum MsgArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArgs {
-    /// The gateway, as 127.0.0.1:9000 or gateway.example.org:9000
+    /// The gateway, as 127.0.0.1:9000, gateway.example.org:9000 or unix:/run/gateway.sock
     #[arg(long = "to", value_name = "ADDR")]
     pub(crate) address: String,
     /// How many requests, one after the other on one connection

@@ -47,8 +47,11 @@ enum Request<'a> {
 /// Sends them, and prints what came back. A refusal is a failure.
 pub(crate) fn send(message: &Message) -> Result<(), Failure> {
     let request = Request::of(&message.ask)?;
-    let mut client = Client::connect(message.address.as_str(), message.timeout)
-        .with_context(|| format!("gateway {}", message.address))?;
+    let client = match message.address.strip_prefix("unix:") {
+        Some(path) => Client::connect_unix(path, message.timeout),
+        None => Client::connect(message.address.as_str(), message.timeout),
+    };
+    let mut client = client.with_context(|| format!("gateway {}", message.address))?;
     let mut times = Vec::with_capacity(message.count.min(MAX_RESERVED) as usize);
     let mut refused = false;
     for _ in 0..message.count {

@@ -3,10 +3,14 @@
 //! One thread, one connection, a time limit on everything. It speaks version 1 and nothing below it; it does not reconnect.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use tidegate_frame::{
     BadBodySize, BadText, BodyTooLong, Decoder, Frame, FrameError, HEADER, LOGIN, LoginReply, LoginRequest,
     PING, REGISTER, RegisterReply, RegisterRequest, Status, Step, encode,
@@ -16,7 +20,8 @@ use tidegate_frame::{
 /// again; after any other error it is of no further use.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    /// A blocking stream socket.
+    stream: OwnedFd,
     timeout: Duration,
     /// Bytes received of which no frame was made yet; less than a frame and a read.
     input: Vec<u8>,
@@ -85,11 +90,36 @@ impl Client {
         Err(last)
     }
 
+    /// Connects to the gateway that listens on a Unix socket. `timeout` holds for this, and for each later call as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`].
+    pub fn connect_unix(path: impl AsRef<Path>, timeout: Duration) -> Result<Self, ClientError> {
+        let path = path.as_ref();
+        Self::connect_path(path, timeout)
+            .map_err(|source| ClientError::Connect { address: format!("unix:{}", path.display()), source })
+    }
+
     fn connect_one(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, timeout)?;
         // A request is one write, and waits for no other.
         stream.set_nodelay(true)?;
-        Ok(Self { stream, timeout, input: Vec::new(), waiting: VecDeque::new() })
+        Ok(Self::new(stream.into(), timeout))
+    }
+
+    fn connect_path(path: &Path, timeout: Duration) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let stream =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // Where the queue of the listener is full, connecting waits as long as sending may (socket(7)).
+        set_socket_timeout(&stream, Timeout::Send, Some(timeout))?;
+        rustix::net::connect(&stream, &address)?;
+        Ok(Self::new(stream, timeout))
+    }
+
+    const fn new(stream: OwnedFd, timeout: Duration) -> Self {
+        Self { stream, timeout, input: Vec::new(), waiting: VecDeque::new() }
     }
 
     /// Sends a ping and waits for its answer.
@@ -148,8 +178,9 @@ impl Client {
         let mut rest = bytes;
         while !rest.is_empty() {
             let left = self.left(deadline)?;
-            let sent = self.stream.set_write_timeout(Some(left)).and_then(|()| self.stream.write(rest));
-            rest = &rest[self.taken(sent)?..];
+            let sent = set_socket_timeout(&self.stream, Timeout::Send, Some(left))
+                .and_then(|()| rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL));
+            rest = &rest[self.taken(sent.map_err(io::Error::from))?..];
         }
         Ok(())
     }
@@ -191,7 +222,9 @@ impl Client {
             }
             let left = self.left(deadline)?;
             let mut chunk = [0; 4_096];
-            let read = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut chunk));
+            let read = set_socket_timeout(&self.stream, Timeout::Recv, Some(left))
+                .and_then(|()| rustix::net::recv(&self.stream, &mut chunk, RecvFlags::empty()));
+            let read = read.map(|(bytes, _)| bytes).map_err(io::Error::from);
             self.input.extend_from_slice(&chunk[..self.taken(read)?]);
         }
     }

@@ -1,9 +1,11 @@
 //! `tidegate msg`: the gateway through the binary on both sides.
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 use tempfile::tempdir;
 
 use crate::support::{Server, Setup, TIDEGATE, clean, output_of, stderr, stdout, tidegate_in};
@@ -34,6 +36,26 @@ fn ping_tells_the_round_trip() {
         assert_eq!((line["request"].as_str(), line["status"].as_i64()), (Some("ping"), Some(0)));
         assert!(line["round_trip_ns"].as_u64().unwrap() > 0);
     }
+}
+
+#[test]
+fn a_gateway_on_a_unix_socket_is_reached_by_its_path() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("gateway.sock");
+    let to = format!("unix:{}", path.display());
+    let missing = tidegate_in(dir.path(), ["msg", "ping", "--to", &to]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains(&to) && stderr(&missing).contains("No such file"), "{missing:?}");
+    let listener = UnixListener::bind(&path).unwrap();
+    let gateway = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut ping = [0; 8];
+        stream.read_exact(&mut ping).unwrap();
+        stream.write_all(&ping).unwrap();
+    });
+    let done = tidegate_in(dir.path(), ["msg", "ping", "--to", &to]);
+    assert!(stdout(&done).starts_with("ping: done, "), "{done:?}");
+    gateway.join().unwrap();
 }
 
 #[test]
@@ -88,9 +110,9 @@ fn accounts_outlive_the_server_and_the_password_may_come_from_standard_input() {
 fn what_cannot_be_sent_or_reached_is_said() {
     let dir = tempdir().unwrap();
     // Bound and never listening: nobody else gets the port meanwhile, and nobody answers.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+    let nobody = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&nobody, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = SocketAddr::try_from(getsockname(&nobody).unwrap()).unwrap().to_string();
     let output = tidegate_in(dir.path(), ["msg", "ping", "--to", &address]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);

@@ -64,8 +64,6 @@ fn a_reader_that_has_gone_is_no_failure() {
         let mut command = Command::new(TIDEGATE);
         clean(&mut command, dir.path()).args(server.with_settings(args));
         let mut child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
-        // Its copy of the pipe would keep nobody waiting here, but the next child would inherit nothing of it either.
-        drop(command);
         let status = crate::processes::Watched::open(crate::support::id(&child)).wait_exit();
         assert_eq!(status, crate::processes::Exit::Code(0), "{args:?}");
         let mut said = String::new();
@@ -83,8 +81,8 @@ fn without_a_command_it_runs() {
     std::fs::write(dir.path().join("tidegate.toml"), file).unwrap();
     let server = Setup::file(&dir).without_command().start();
     assert_eq!(get(server.address("web"), "/hello").status, 200);
-    let mut ping = Command::new(TIDEGATE);
-    clean(&mut ping, dir.path()).arg("stop");
-    assert_eq!(output_of(&mut ping).status.code(), Some(0));
+    let mut stop = Command::new(TIDEGATE);
+    clean(&mut stop, dir.path()).arg("stop");
+    assert_eq!(output_of(&mut stop).status.code(), Some(0));
     assert_eq!(server.wait_exit(), crate::processes::Exit::Code(0));
 }

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use tidegate_engine::{Flow, Reason};
-use tidegate_gateway::{ClientError, Frame, Gateway, GatewayBuilder, MAX_BODY, Note};
+use tidegate_engine::{EngineConfig, Flow, LoopBuilder, Reason};
+use tidegate_gateway::{Client, ClientError, Frame, Gateway, GatewayBuilder, MAX_BODY, Note};
 
 use crate::served::{Served, WAIT};
 
@@ -148,4 +148,29 @@ fn a_retiring_gateway_answers_what_is_in_flight_and_ends_the_rest() {
     drop(busy);
     assert_eq!(served.closed().reason, Reason::SHUTDOWN);
     served.running.join().unwrap();
+}
+
+#[test]
+fn a_client_connects_by_a_path_and_does_not_wait_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gateway.sock");
+    let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let running = LoopBuilder::new(EngineConfig::default())
+        .listen("gateway", socket, || Ok(shouting().build()))
+        .spawn()
+        .unwrap();
+    let mut client = Client::connect_unix(&path, WAIT).unwrap();
+    client.ping().unwrap();
+    client.send(SHOUT, b"hello").unwrap();
+    assert_eq!(client.recv().unwrap().body, b"HELLO");
+    running.stop();
+    running.join().unwrap();
+    assert!(matches!(client.ping(), Err(ClientError::Closed | ClientError::Io(_))));
+
+    // Nobody accepts, and the queue takes one only.
+    let full = std::os::unix::net::UnixListener::bind(dir.path().join("full.sock")).unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let connect = || Client::connect_unix(dir.path().join("full.sock"), Duration::from_millis(20));
+    let _queued = connect().unwrap();
+    assert!(matches!(connect(), Err(ClientError::Connect { .. })));
 }
