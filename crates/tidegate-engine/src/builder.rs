@@ -41,6 +41,14 @@ impl Default for EngineConfig {
 /// Why a service or a loop could not be made.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
+/// A factory's error, with the listener whose service it was to make.
+#[derive(Debug, thiserror::Error)]
+#[error("service of listener \"{listener}\": {source}")]
+struct FactoryError {
+    listener: String,
+    source: BoxError,
+}
+
 /// A service of whatever type, ready to be put into a loop.
 pub struct BoxedService {
     host: Box<dyn Hosted>,
@@ -184,8 +192,8 @@ impl LoopBuilder {
         }
         let (mut hosts, mut sites, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (name, socket, service)) in self.listeners.into_iter().enumerate() {
-            let BoxedService { host, note, .. } = service
-                .map_err(|error| -> BoxError { format!("service of listener \"{name}\": {error}").into() })?;
+            let BoxedService { host, note, .. } =
+                service.map_err(|source| FactoryError { listener: name.clone(), source })?;
             prepare(&socket.fd)?;
             ids.push(reactor.listen(socket.fd, socket.shared)?);
             let (metrics, limits) = (metrics.listener(index), host.limits());

@@ -48,6 +48,14 @@ pub enum ControlSocketError {
     /// The answer is longer than any that a master gives.
     #[error("the answer has more than {MAX_ANSWER_BYTES} bytes")]
     LongAnswer,
+    /// A process has the socket, and does not answer: it is stopped, or very busy.
+    #[error("nothing answers at {} within {timeout:?}: the server is stopped, or very busy", .path.display())]
+    Timeout {
+        /// Where.
+        path: PathBuf,
+        /// How long each step was waited for.
+        timeout: Duration,
+    },
     /// A request of more than one line, or too long a one.
     #[error("a request is one line of at most {MAX_REQUEST_BYTES} bytes")]
     BadRequest,
@@ -143,7 +151,13 @@ pub fn request(path: &Path, request: &[u8], timeout: Duration) -> Result<Vec<u8>
         stream.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut answer)?;
         Ok(answer)
     };
-    let answer = ask().map_err(|source| ControlSocketError::Io { path: path.to_owned(), source })?;
+    let answer = ask().map_err(|source: io::Error| match source.kind() {
+        // What a time-out of a socket reads as (socket(7), `SO_RCVTIMEO`).
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            ControlSocketError::Timeout { path: path.to_owned(), timeout }
+        }
+        _ => ControlSocketError::Io { path: path.to_owned(), source },
+    })?;
     if answer.len() as u64 > MAX_ANSWER_BYTES { Err(ControlSocketError::LongAnswer) } else { Ok(answer) }
 }
 
@@ -222,6 +236,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x".repeat(200));
         assert!(matches!(ControlSocket::bind(&path), Err(ControlSocketError::Io { .. })));
+    }
+
+    #[test]
+    fn a_master_that_does_not_answer_is_said_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let _socket = ControlSocket::bind(&path).unwrap();
+        let error = request(&path, b"status", Duration::from_millis(10)).unwrap_err();
+        assert!(matches!(error, ControlSocketError::Timeout { .. }), "{error:?}");
+        assert!(error.to_string().ends_with("within 10ms: the server is stopped, or very busy"), "{error}");
     }
 
     #[test]

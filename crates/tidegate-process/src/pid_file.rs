@@ -22,7 +22,7 @@ pub struct PidFile {
 #[non_exhaustive]
 pub enum PidFileError {
     /// Another process has it.
-    #[error("{} is locked by {}", .path.display(), .pid.map_or("another process".to_owned(), |pid| format!("process {pid}")))]
+    #[error("another instance is running: {} is locked by {}", .path.display(), .pid.map_or("another process".to_owned(), |pid| format!("process {pid}")))]
     Held {
         /// The file.
         path: PathBuf,

@@ -36,13 +36,13 @@ pub enum Error {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Another instance runs, or the pid file cannot be written.
-    #[error("another instance may be running")]
+    #[error(transparent)]
     PidFile(#[from] PidFileError),
     /// The control socket could not be made.
     #[error(transparent)]
     Control(#[from] ControlSocketError),
     /// A service could not be built.
-    #[error("{0}")]
+    #[error(transparent)]
     Service(BoxError),
     /// A file or folder could not be used.
     #[error("{what} {}", path.display())]
