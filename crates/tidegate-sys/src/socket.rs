@@ -36,14 +36,26 @@ pub fn listen_tcp(address: SocketAddr, backlog: u32, sharing: Sharing) -> io::Re
     Ok(socket)
 }
 
-/// Fails with `AddrInUse` when another program listens on `address`, even one that would let a `SO_REUSEPORT` socket of
-/// the same user join it silently.
+/// Opens `count` sockets that share `address` (`SO_REUSEPORT`), or one that does not when `count` is 1.
+///
+/// With that option a socket would join those of any other program of the same user, silently, and take a part of their
+/// connections. So the first one binds and listens without it, which fails where somebody listens, and only then lets the
+/// others join.
 ///
 /// # Errors
 ///
-/// What bind(2) answered.
-pub fn probe_tcp(address: SocketAddr) -> io::Result<()> {
-    bind_tcp(address, Sharing::Exclusive).map(drop)
+/// As [`listen_tcp`].
+pub fn listen_tcp_group(address: SocketAddr, backlog: u32, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let first = listen_tcp(address, backlog, Sharing::Exclusive)?;
+    let real = local_address(&first)?;
+    if count > 1 {
+        sockopt::set_socket_reuseport(&first, true)?;
+    }
+    let mut group = vec![first];
+    for _ in 1..count {
+        group.push(listen_tcp(real, backlog, Sharing::ReusePort)?);
+    }
+    Ok(group)
 }
 
 fn bind_tcp(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
@@ -142,12 +154,27 @@ mod tests {
     }
 
     #[test]
-    fn a_group_shares_a_port_and_a_probe_notices_it() {
-        let first = listen_tcp(loopback(0), 16, Sharing::ReusePort).unwrap();
-        let address = local_address(&first).unwrap();
-        let _second = listen_tcp(address, 16, Sharing::ReusePort).unwrap();
-        let error = probe_tcp(address).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    fn a_group_shares_a_port_and_nobody_else_joins() {
+        let group = listen_tcp_group(loopback(0), 16, 3).unwrap();
+        let address = local_address(&group[0]).unwrap();
+        assert!(group.iter().all(|socket| local_address(socket).unwrap() == address));
+        for count in [1, 3] {
+            let error = listen_tcp_group(address, 16, count).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn every_socket_of_a_group_gets_connections() {
+        let group = listen_tcp_group(loopback(0), 256, 2).unwrap();
+        let address = local_address(&group[0]).unwrap();
+        let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let accepted: Vec<usize> = group
+            .into_iter()
+            .map(|socket| std::net::TcpListener::from(socket).incoming().take_while(Result::is_ok).count())
+            .collect();
+        assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+        assert!(accepted.iter().all(|&count| count > 0), "{accepted:?}");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 
 use std::fmt::Write as _;
 
-use tidegate_engine::{ListenerWord, ProcessMetrics, ProcessWord, Reason};
+use tidegate_engine::{ListenerWord, ProcessWord, Reason};
 
-use crate::status::{ListenerMeta, StatusSource, role_name};
+use crate::status::{ListenerMeta, ProcessCounters, StatusSource, role_name};
 
 impl StatusSource {
     /// Whether the server takes work: some worker is ready, and none has begun to stop.
@@ -56,7 +56,7 @@ impl StatusSource {
             head(text, name, kind, help);
             for process in self.started() {
                 for (index, meta) in self.listeners.iter().enumerate() {
-                    let value = process.listener(index).get(*word);
+                    let value = process.sum(index, |counts| counts.get(*word));
                     line(text, name, &listener_labels(&process, meta), value);
                 }
             }
@@ -71,12 +71,15 @@ impl StatusSource {
         let reasons: Vec<Reason> = known.chain(custom).collect();
         for process in self.started() {
             for (index, meta) in self.listeners.iter().enumerate() {
-                let counters = process.listener(index);
-                for reason in reasons.iter().filter(|reason| counters.closed(**reason) > 0) {
+                for reason in &reasons {
+                    let closed = process.sum(index, |counts| counts.closed(*reason));
+                    if closed == 0 {
+                        continue;
+                    }
                     let labels = listener_labels(&process, meta);
                     let labels =
                         format!("{labels},reason=\"{}\",number=\"{}\"", reason.name(), reason.number());
-                    line(text, NAME, &labels, counters.closed(*reason));
+                    line(text, NAME, &labels, closed);
                 }
             }
         }
@@ -94,7 +97,7 @@ impl StatusSource {
                 for process in self.started() {
                     for (index, other) in self.listeners.iter().enumerate() {
                         if other.service == meta.service {
-                            let value = process.listener(index).service(counter);
+                            let value = process.sum(index, |counts| counts.service(counter));
                             line(text, &name, &listener_labels(&process, other), value);
                         }
                     }
@@ -173,7 +176,7 @@ fn line(text: &mut String, name: &str, labels: &str, value: u64) {
     let _ = writeln!(text, "{name}{{{labels}}} {value}");
 }
 
-fn process_label(process: &ProcessMetrics) -> String {
+fn process_label(process: &ProcessCounters) -> String {
     let role = process.get(ProcessWord::Role);
     let name = role_name(role).replace(' ', "-");
     if role == 2 {
@@ -183,6 +186,6 @@ fn process_label(process: &ProcessMetrics) -> String {
     }
 }
 
-fn listener_labels(process: &ProcessMetrics, meta: &ListenerMeta) -> String {
+fn listener_labels(process: &ProcessCounters, meta: &ListenerMeta) -> String {
     format!("{},listener=\"{}\",service=\"{}\"", process_label(process), meta.name, meta.service)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod log_server;
 mod logging;
+pub(crate) mod loops;
 pub(crate) mod master;
 mod operated;
 pub(crate) mod single;

@@ -15,6 +15,7 @@ use tidegate_process::{Child, Signals};
 use crate::Error;
 use crate::config::{Accept, Address, Config, Count};
 use crate::run;
+use crate::run::loops::WorkerLoops;
 use crate::sockets::{BindOptions, Bound, Share};
 use crate::status::{ListenerMeta, StatusSource};
 
@@ -153,6 +154,12 @@ impl ServerBuilder {
         self
     }
 
+    /// How many event loops each worker has, each on a thread of its own. Default 1.
+    pub fn loops(mut self, loops: u32) -> Self {
+        self.config.engine.loops = loops.max(1);
+        self
+    }
+
     /// Calls `on_ready` once, in the master, when all workers serve.
     pub fn on_ready(mut self, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Self {
         self.on_ready = Some(Box::new(on_ready));
@@ -209,7 +216,12 @@ impl ServerBuilder {
         self.config.process.workers.resolve(crate::config::MAX_WORKERS)
     }
 
-    /// Binds all listeners for so many workers; an address that is taken is tried again for as long as `patience`.
+    /// Event loops of a worker.
+    pub(crate) fn loop_count(&self) -> usize {
+        usize::try_from(self.config.engine.loops).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Binds all listeners for the loops of so many workers; an address that is taken is tried again for as long as `patience`.
     pub(crate) fn bind(&self, workers: u32, patience: Duration) -> Result<Vec<Bound>, Error> {
         let mut bound = Vec::with_capacity(self.listeners.len());
         for listener in &self.listeners {
@@ -217,7 +229,7 @@ impl ServerBuilder {
                 _ if listener.answers_for_all => Share::All,
                 Accept::Shared => Share::One,
                 Accept::Reuseport | Accept::Handoff => {
-                    Share::Each(usize::try_from(workers.max(1)).unwrap_or(1))
+                    Share::Each(usize::try_from(workers.max(1)).unwrap_or(1) * self.loop_count())
                 }
             };
             let options = BindOptions { backlog: listener.backlog, sharing, patience };
@@ -253,8 +265,8 @@ impl ServerBuilder {
 #[derive(Debug)]
 pub struct SpawnedServer {
     pub(crate) ready: Ready,
-    pub(crate) handle: tidegate_engine::LoopHandle,
-    pub(crate) thread: Option<std::thread::JoinHandle<std::io::Result<()>>>,
+    /// Taken when it is joined.
+    pub(crate) loops: Option<WorkerLoops>,
     pub(crate) bound: Vec<Bound>,
 }
 
@@ -274,39 +286,36 @@ impl SpawnedServer {
 
     /// Stops accepting; connections may finish within `grace`.
     pub fn quit(&self, grace: Duration) {
-        self.handle.quit(grace);
+        if let Some(loops) = &self.loops {
+            loops.quit(grace);
+        }
     }
 
     /// Closes everything.
     pub fn stop(&self) {
-        self.handle.stop();
+        if let Some(loops) = &self.loops {
+            loops.stop();
+        }
     }
 
     /// Waits until the server has ended.
     ///
     /// # Errors
     ///
-    /// The event loop's.
-    pub fn join(mut self) -> std::io::Result<()> {
-        join(self.thread.take())
+    /// The first event loop's that failed.
+    pub fn join(mut self) -> Result<(), Error> {
+        self.loops.take().map_or(Ok(()), WorkerLoops::join)
     }
 }
 
 impl Drop for SpawnedServer {
     fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.handle.stop();
-            if let Err(error) = join(self.thread.take()) {
-                tracing::error!(%error, "event loop failed");
-            }
+        self.stop();
+        if let Some(Err(error)) = self.loops.take().map(WorkerLoops::join) {
+            tracing::error!(%error, "event loop failed");
         }
         self.bound.iter().for_each(Bound::remove_file);
     }
-}
-
-fn join(thread: Option<std::thread::JoinHandle<std::io::Result<()>>>) -> std::io::Result<()> {
-    let Some(thread) = thread else { return Ok(()) };
-    thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the event loop panicked")))
 }
 
 fn parse_address(text: &str) -> Result<Address, String> {

@@ -1,7 +1,7 @@
 //! `Sockets`: the listening sockets of a server, bound once and owned by the master.
 //!
-//! With `reuseport` there is one socket for each worker; otherwise, and always for Unix sockets and the admin pages, one
-//! that all workers poll. Either way a socket outlives the workers that accept from it, so that what waits in its queue is
+//! With `reuseport` there is one socket for each loop of each worker; otherwise, and always for Unix sockets and the admin pages, one
+//! that all of them poll. Either way a socket outlives the workers that accept from it, so that what waits in its queue is
 //! not lost with one of them.
 
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_sys::socket::{Sharing, listen_tcp, listen_unix, local_address, probe_tcp};
+use tidegate_sys::socket::{listen_tcp_group, listen_unix, local_address};
 
 use crate::config::Address;
 
@@ -32,7 +32,7 @@ pub(crate) struct Bound {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BindOptions {
     pub(crate) backlog: u32,
-    /// One socket for each of so many workers, or a shared one.
+    /// One socket for each of so many loops, or a shared one.
     pub(crate) sharing: Share,
     /// How long an address that is taken is tried again.
     pub(crate) patience: Duration,
@@ -41,7 +41,7 @@ pub(crate) struct BindOptions {
 /// Who polls a listener's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// So many workers, each its own.
+    /// So many loops, each its own.
     Each(usize),
     /// Everybody the same one, and a connection wakes one of them.
     One,
@@ -92,9 +92,9 @@ impl Bound {
         }
     }
 
-    /// The socket that worker `worker` accepts from.
-    pub(crate) fn for_worker(&self, worker: usize) -> &Arc<OwnedFd> {
-        &self.sockets[worker % self.sockets.len()]
+    /// The socket that the loop in place `slot` accepts from, over all workers.
+    pub(crate) fn for_slot(&self, slot: usize) -> &Arc<OwnedFd> {
+        &self.sockets[slot % self.sockets.len()]
     }
 
     /// Removes the file of a Unix socket.
@@ -108,20 +108,13 @@ impl Bound {
 }
 
 fn bind_tcp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result<Bound> {
-    // SO_REUSEPORT would let a second instance of the same user join silently and take half of the connections.
-    if address.port() != 0 {
-        probe_tcp(address)?;
-    }
-    let (count, sharing) = match options.sharing {
-        Share::Each(workers) if workers > 1 => (workers, Sharing::ReusePort),
-        Share::Each(_) | Share::One | Share::All => (1, Sharing::Exclusive),
+    let count = match options.sharing {
+        Share::Each(loops) => loops.max(1),
+        Share::One | Share::All => 1,
     };
-    let first = listen_tcp(address, options.backlog, sharing)?;
-    let real = local_address(&first)?;
-    let mut sockets = vec![Arc::new(first)];
-    for _ in 1..count {
-        sockets.push(Arc::new(listen_tcp(real, options.backlog, sharing)?));
-    }
+    let sockets: Vec<_> =
+        listen_tcp_group(address, options.backlog, count)?.into_iter().map(Arc::new).collect();
+    let real = local_address(&sockets[0])?;
     let shared = options.sharing == Share::One;
     Ok(Bound { name: name.to_owned(), address: real.to_string(), sockets, shared, path: None })
 }
@@ -161,7 +154,7 @@ mod tests {
         let bound = Bound::bind("web", &tcp(0), options).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         for worker in 0..3 {
-            assert_eq!(local_address(bound.for_worker(worker)).unwrap().to_string(), bound.address);
+            assert_eq!(local_address(bound.for_slot(worker)).unwrap().to_string(), bound.address);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tidegate_engine::{CounterDef, ListenerWord, Metrics, ProcessMetrics, ProcessWord};
+use tidegate_engine::{CounterDef, ListenerMetrics, ListenerWord, Metrics, ProcessMetrics, ProcessWord};
 
 /// A snapshot of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,37 @@ pub(crate) struct ListenerMeta {
 pub(crate) struct StatusSource {
     pub(crate) metrics: Metrics,
     pub(crate) listeners: Arc<[ListenerMeta]>,
+    /// Loops, and so places among the counters, of each worker.
+    pub(crate) loops: usize,
+}
+
+/// The counters of a process, over all of its loops.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessCounters(Vec<ProcessMetrics>);
+
+impl ProcessCounters {
+    /// A word of the process: what belongs to a loop is summed, what belongs to the process stands in the first place.
+    pub(crate) fn get(&self, word: ProcessWord) -> u64 {
+        let of_a_loop = matches!(
+            word,
+            ProcessWord::LoopTurns
+                | ProcessWord::StaleHandles
+                | ProcessWord::AcceptExhausted
+                | ProcessWord::Panics
+                | ProcessWord::Stalls
+        );
+        if of_a_loop { self.0.iter().map(|place| place.get(word)).sum() } else { self.0[0].get(word) }
+    }
+
+    /// A count of a listener, over all loops.
+    pub(crate) fn sum(&self, listener: usize, count: impl Fn(&ListenerMetrics) -> u64) -> u64 {
+        self.0.iter().map(|place| count(&place.listener(listener))).sum()
+    }
+
+    /// A word of all listeners.
+    fn total(&self, listeners: usize, word: ListenerWord) -> u64 {
+        (0..listeners).map(|listener| self.sum(listener, |counts| counts.get(word))).sum()
+    }
 }
 
 /// What a process says of itself.
@@ -111,6 +142,11 @@ pub(crate) mod place {
     pub(crate) const MASTER: usize = 0;
     pub(crate) const LOG_SERVER: usize = 1;
     pub(crate) const FIRST_WORKER: usize = 2;
+
+    /// The place of a loop of a worker.
+    pub(crate) const fn of_loop(worker: usize, loops: usize, index: usize) -> usize {
+        FIRST_WORKER + worker * loops + index
+    }
 }
 
 const ROLES: [&str; 3] = ["master", "log server", "worker"];
@@ -127,9 +163,12 @@ impl StatusSource {
         }
     }
 
-    pub(crate) fn started(&self) -> impl Iterator<Item = ProcessMetrics> {
-        let all = (0..self.metrics.processes()).map(|index| self.metrics.process(index));
-        all.filter(|process| process.get(ProcessWord::Pid) != 0)
+    pub(crate) fn started(&self) -> impl Iterator<Item = ProcessCounters> {
+        let places: Vec<_> = (0..self.metrics.processes()).map(|index| self.metrics.process(index)).collect();
+        let (single, workers) = places.split_at(place::FIRST_WORKER.min(places.len()));
+        let groups = single.chunks(1).chain(workers.chunks(self.loops));
+        let groups: Vec<_> = groups.map(|group| ProcessCounters(group.to_vec())).collect();
+        groups.into_iter().filter(|process| process.get(ProcessWord::Pid) != 0)
     }
 
     fn listener_status(&self, index: usize) -> ListenerStatus {
@@ -147,8 +186,8 @@ impl StatusSource {
         }
     }
 
-    fn process_status(&self, process: &ProcessMetrics, now: u64) -> ProcessStatus {
-        let sum = |word| (0..self.listeners.len()).map(|l| process.listener(l).get(word)).sum();
+    fn process_status(&self, process: &ProcessCounters, now: u64) -> ProcessStatus {
+        let sum = |word| process.total(self.listeners.len(), word);
         let role = process.get(ProcessWord::Role);
         let pid = process.get(ProcessWord::Pid);
         ProcessStatus {

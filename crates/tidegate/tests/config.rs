@@ -799,7 +799,6 @@ fn later_features_are_refused() {
             "\"leader-follower\" is not yet supported",
             "\"inline\"",
         ),
-        ("engine.loops=2", "engine.loops", "2 is not yet supported", "1"),
         ("engine.acceptor=main", "engine.acceptor", "\"main\" is not yet supported", "\"each\""),
         ("engine.balance=hash", "engine.balance", "\"hash\" is not yet supported", "\"round-robin\""),
         ("engine.pool_threads=2", "engine.pool_threads", "2 is not yet supported", "\"auto\""),
@@ -1041,21 +1040,22 @@ tidegate.toml:4:1: unknown key \"worker\" in [process]; did you mean \"workers\"
 4 | worker = 2
   | ^^^^^^
 TIDEGATE_GATEWAY_ON_UNKNOWN: gateway.on_unknown: unknown value \"dorp\"; did you mean \"drop\"? (allowed: \"drop\" or \"close\")
---set engine.loops=0: engine.loops: 0 is out of range (allowed: 1)",
+--set engine.loops=0: engine.loops: 0 is out of range (allowed: a number from 1 to 256)",
         );
 }
 
 #[test]
 fn errors_for_programs() {
-    let given = Given::file("[process]\nworker = 2\n").set("engine.loops=2");
+    let given = Given::file("[process]\nworker = 2\n").set("engine.pool_threads=2");
     let expect = serde_json::json!([
         {
             "source": "tidegate.toml:2:1", "file": "tidegate.toml", "line": 2, "column": 1, "key": "process.worker",
             "message": "unknown key \"worker\" in [process]", "nearest": "\"workers\"", "allowed": null,
         },
         {
-            "source": "--set engine.loops=2", "file": null, "line": null, "column": null, "key": "engine.loops",
-            "message": "2 is not yet supported", "nearest": null, "allowed": "1",
+            "source": "--set engine.pool_threads=2", "file": null, "line": null, "column": null,
+            "key": "engine.pool_threads",
+            "message": "2 is not yet supported", "nearest": null, "allowed": "\"auto\"",
         },
     ]);
     let errors = given.load().unwrap_err();

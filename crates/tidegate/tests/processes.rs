@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 #![expect(clippy::print_stdout, reason = "the program and its test speak by standard output")]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidegate::{Server, echo};
+use tidegate::{Flow, Io, Server, Stream, echo};
 
 /// Says which program this process is; the processes that the master starts inherit it.
 const PROGRAM: &str = "LIBRARY_TEST_PROGRAM";
@@ -16,12 +17,14 @@ const PROGRAM: &str = "LIBRARY_TEST_PROGRAM";
 fn main() -> ExitCode {
     match std::env::var(PROGRAM).as_deref() {
         Ok("echo") => exit_code(program(|| Ok(echo())).run()),
+        Ok("loops") => exit_code(program(|| Ok(own_thread())).loops(3).run()),
         Ok("unable") => exit_code(
             program(|| if true { Err("this program cannot serve".into()) } else { Ok(echo()) }).run(),
         ),
         Ok(other) => panic!("no program {other}"),
         Err(_) => {
-            let cases: [(&str, fn()); 3] = [
+            let cases: [(&str, fn()); 4] = [
+                ("each_loop_of_each_worker_serves", each_loop_of_each_worker_serves),
                 ("a_library_program_serves_and_quits", a_library_program_serves_and_quits),
                 ("a_killed_worker_is_replaced", a_killed_worker_is_replaced),
                 ("a_program_that_cannot_serve_ends", a_program_that_cannot_serve_ends),
@@ -34,6 +37,15 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Answers with the process and the thread that serve the connection.
+fn own_thread() -> Stream<impl Fn(&mut Io<'_>, &[u8]) -> Flow + Send + Sync + 'static> {
+    Stream::new(|io, _| {
+        let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        io.send(format!("{} {name}", std::process::id()).as_bytes());
+        Flow::Continue
+    })
 }
 
 fn program<S: tidegate::Service>(
@@ -112,6 +124,21 @@ fn a_library_program_serves_and_quits() {
     assert_eq!(running.children().len(), 2, "two workers and no log server");
     running.quit();
     assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
+}
+
+fn each_loop_of_each_worker_serves() {
+    let mut running = Running::start("loops");
+    let address = running.address();
+    let began = Instant::now();
+    let mut seen = BTreeSet::new();
+    // The kernel spreads connections by a hash, so it takes some until each of the six has had one.
+    while seen.len() < 6 {
+        assert!(began.elapsed() < Duration::from_secs(30), "only {seen:?} have served");
+        seen.insert(String::from_utf8(exchange(&address).unwrap()).unwrap());
+    }
+    let names: BTreeSet<&str> = seen.iter().filter_map(|served| served.split(' ').nth(1)).collect();
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["loop-0", "loop-1", "loop-2"]);
+    running.quit();
 }
 
 fn a_killed_worker_is_replaced() {

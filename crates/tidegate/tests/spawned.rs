@@ -79,6 +79,16 @@ fn a_closure_is_a_service() {
 }
 
 #[test]
+fn a_server_of_several_loops_serves_and_ends() {
+    let server = Server::builder().listen("127.0.0.1:0", echo).loops(3).spawn().unwrap();
+    for _ in 0..30 {
+        assert_eq!(exchange(connect(&server, "main"), b"hello"), b"hello");
+    }
+    server.quit(Duration::from_secs(30));
+    server.join().unwrap();
+}
+
+#[test]
 fn quitting_ends_when_the_connections_have() {
     let server = spawn_echo();
     let mut idle = connect(&server, "main");

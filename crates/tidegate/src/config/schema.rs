@@ -272,7 +272,7 @@ pub(crate) const KEYS: &[Key] = &[
         .now(Now::Only(&[r#""edge""#])),
     key("engine.dispatch", Kind::Word(Dispatch::WORDS), r#""inline""#, "Where handlers run.")
         .now(Now::Only(&[r#""inline""#])),
-    key("engine.loops", Kind::Int { min: 1, max: 256 }, "1", "Event loops per worker.").now(Now::Only(&["1"])),
+    key("engine.loops", Kind::Int { min: 1, max: 256 }, "1", "Event loops per worker, each on a thread of its own; they share `max_connections` evenly."),
     key("engine.acceptor", Kind::Word(Acceptor::WORDS), r#""each""#,
         "Which loops accept: each for itself, or a main one for the others.").now(Now::Only(&[r#""each""#])),
     key("engine.balance", Kind::Word(Balance::WORDS), r#""round-robin""#,

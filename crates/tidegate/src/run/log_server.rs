@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tidegate_engine::{LoopBuilder, ProcessWord, Socket};
+use tidegate_engine::{EngineConfig, LoopBuilder, ProcessWord, Socket};
 use tidegate_log::LogServer;
 use tidegate_process::{Child, ChildEvent};
 
+use super::loops::WorkerLoops;
 use super::watch::Watch;
-use super::worker::{WorkerLoop, engine_config, metrics_of};
+use super::worker::metrics_of;
 use super::{logging, worker};
 use crate::status::{ProcessState, place};
 use crate::{Error, ServerBuilder};
@@ -24,12 +25,13 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child) -> Result<(), Error>
     let socket =
         child.take_fd(LOG_FD).ok_or_else(|| Error::Service("no log socket was handed over".into()))?;
     let for_loop = store.clone();
-    let built = LoopBuilder::new(engine_config(&server.config))
+    let built = LoopBuilder::new(EngineConfig::default())
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
         .metrics(own.without_first_listeners(server.listeners.len()))
         .build()
         .map_err(Error::Service)?;
-    let event_loop = WorkerLoop::start(built, &server.config, child.waker())?;
+    let waker = child.waker();
+    let event_loop = WorkerLoops::start(vec![built], &server.config, move || waker.wake())?;
     tracing::info!(dir = %server.config.log_dir().display(), "storing records");
     child.ready().map_err(Error::system("telling the master"))?;
     own.set(ProcessWord::State, ProcessState::Ready as u64);
@@ -45,7 +47,7 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child) -> Result<(), Error>
 fn serve(
     server: &ServerBuilder,
     child: &mut Child,
-    event_loop: WorkerLoop,
+    event_loop: WorkerLoops,
     store: &tidegate_log::SharedStore,
     mut watch: Watch,
 ) -> Result<(), Error> {

@@ -65,7 +65,7 @@ fn serve(
         }
         false => (None, None),
     };
-    let processes = place::FIRST_WORKER + usize::try_from(workers).unwrap_or(usize::MAX);
+    let processes = place::of_loop(usize::try_from(workers).unwrap_or(usize::MAX), server.loop_count(), 0);
     let words = Metrics::words_needed(processes, server.counted_listeners());
     let memory = SharedMemory::create("tidegate-metrics", words * size_of::<u64>())
         .map_err(Error::system("making the counters"))?;
@@ -86,7 +86,7 @@ fn serve(
     options.control = control;
     let listeners = server.listener_metas(bound.iter().map(|b| b.address.as_str()));
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    let status = StatusSource { metrics, listeners };
+    let status = StatusSource { metrics, listeners, loops: server.loop_count() };
     let hooks = Hooks { status, ready, on_ready: server.on_ready.take(), log, bound };
     let code = Master::new(signals, options, hooks).run()?;
     if server.operated {
@@ -116,12 +116,16 @@ fn children(
     if let Some(socket) = log_socket {
         children.push(common(Role::LogServer).fd(LOG_FD, Arc::new(socket)));
     }
+    let loops = server.loop_count();
     for index in 0..workers {
         let mut child = common(Role::Worker(index));
-        for listener in bound {
+        for (number, listener) in bound.iter().enumerate() {
             let suffix = if listener.shared { SHARED_SUFFIX } else { "" };
-            let socket = listener.for_worker(usize::try_from(index).unwrap_or(0));
-            child = child.fd(format!("{LISTEN_PREFIX}{}{suffix}", listener.name), Arc::clone(socket));
+            for event_loop in 0..loops {
+                let socket = listener.for_slot(usize::try_from(index).unwrap_or(0) * loops + event_loop);
+                let name = format!("{LISTEN_PREFIX}{number}:{event_loop}{suffix}");
+                child = child.fd(name, Arc::clone(socket));
+            }
         }
         children.push(child);
     }
@@ -156,13 +160,18 @@ impl MasterHooks for Hooks {
         }
         // A child that was killed could not say so itself.
         for child in snapshot.children.iter().filter(|child| child.pid.is_none()) {
-            let place = match child.role {
-                Role::LogServer => place::LOG_SERVER,
-                Role::Worker(index) => place::FIRST_WORKER + usize::try_from(index).unwrap_or(usize::MAX),
+            let places = match child.role {
+                Role::LogServer => place::LOG_SERVER..place::LOG_SERVER + 1,
+                Role::Worker(index) => {
+                    let first =
+                        place::of_loop(usize::try_from(index).unwrap_or(usize::MAX), self.status.loops, 0);
+                    first..first + self.status.loops
+                }
             };
-            let process = self.status.metrics.process(place);
-            if process.get(ProcessWord::Pid) != 0 {
-                process.end(ProcessState::Ended as u64);
+            for process in places.map(|place| self.status.metrics.process(place)) {
+                if process.get(ProcessWord::Pid) != 0 {
+                    process.end(ProcessState::Ended as u64);
+                }
             }
         }
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
-use tidegate_engine::{LoopBuilder, Metrics, ProcessWord, Socket};
-use tidegate_log::{LogServer, SharedStore};
+use tidegate_engine::{EngineConfig, LoopBuilder, Metrics, ProcessWord, Socket};
+use tidegate_log::{LogClient, LogServer, SharedStore};
 use tidegate_process::Signals;
 use tidegate_sys::signal::{self, Signal};
 
+use super::loops::{Built, WorkerLoops, build_loop};
 use super::operated::Locked;
 use super::watch::Watch;
-use super::worker::{Built, WorkerLoop, announce, build_loop, engine_config};
+use super::worker::announce;
 use super::{logging, operated};
 use crate::server::{Ready, SpawnedServer};
 use crate::sockets::Bound;
@@ -23,41 +24,40 @@ use crate::{Error, ServerBuilder};
 /// Starts the server on a thread of this process.
 pub(crate) fn spawn(server: &ServerBuilder) -> Result<SpawnedServer, Error> {
     let parts = prepare(server, &counters(server), Duration::ZERO)?;
-    let event_loop = WorkerLoop::start_with(parts.built, &server.config, || {})?;
-    Ok(SpawnedServer {
-        ready: parts.ready,
-        handle: event_loop.handle(),
-        thread: Some(event_loop.into_thread()),
-        bound: parts.bound,
-    })
+    let loops = WorkerLoops::start(parts.built, &server.config, || {})?;
+    Ok(SpawnedServer { ready: parts.ready, loops: Some(loops), bound: parts.bound })
 }
 
 struct Parts {
-    built: Built,
+    built: Vec<Built>,
     ready: Ready,
     bound: Vec<Bound>,
 }
 
-/// The counters of a master's place that stays vacant, the log server's loop, and the one worker's.
+/// The counters of a master's place that stays vacant, the log server's loop, and those of the one worker.
 fn counters(server: &ServerBuilder) -> Metrics {
-    Metrics::on_heap_for(place::FIRST_WORKER + 1, server.counted_listeners())
+    Metrics::on_heap_for(place::of_loop(1, server.loop_count(), 0), server.counted_listeners())
 }
 
 /// Binds the listeners and builds the loop.
 fn prepare(server: &ServerBuilder, metrics: &Metrics, patience: Duration) -> Result<Parts, Error> {
     let mut bound = server.bind(1, patience)?;
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    let own = metrics.process(place::FIRST_WORKER);
-    announce(&own, 2, 0);
-    let mut sockets = Vec::with_capacity(bound.len());
-    for listener in &mut bound {
-        let fd = listener.for_worker(0).try_clone().map_err(Error::system("sharing a socket"))?;
-        // The loop's descriptor is the only one, so that peers are refused once it has let go of it.
-        listener.sockets.clear();
-        sockets.push((Socket::own(fd), listener.address.clone()));
+    let mut built = Vec::with_capacity(server.loop_count());
+    for number in 0..server.loop_count() {
+        let own = metrics.process(place::of_loop(0, server.loop_count(), number));
+        announce(&own, 2, 0);
+        let mut sockets = Vec::with_capacity(bound.len());
+        for listener in &bound {
+            let fd = listener.for_slot(number).try_clone().map_err(Error::system("sharing a socket"))?;
+            let socket = if listener.shared { Socket::shared(fd) } else { Socket::own(fd) };
+            sockets.push((socket, listener.address.clone()));
+        }
+        built.push(build_loop(server, metrics, &own, sockets)?);
     }
-    let built = build_loop(server, metrics, &own, sockets)?;
-    own.set(ProcessWord::State, ProcessState::Ready as u64);
+    metrics.process(place::FIRST_WORKER).set(ProcessWord::State, ProcessState::Ready as u64);
+    // The loops' descriptors are the only ones, so that peers are refused once they have let go of them.
+    bound.iter_mut().for_each(|listener| listener.sockets.clear());
     Ok(Parts { built, ready, bound })
 }
 
@@ -66,9 +66,18 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
     operated::raise_open_files(&server.config)?;
     let on_ready = server.on_ready.take();
     let metrics = counters(&server);
-    let watch = |log| Watch::new(&server, metrics.process(place::FIRST_WORKER), log);
+    let watches = |log: Option<LogClient>| -> Vec<Watch> {
+        let places = (0..server.loop_count()).map(|number| place::of_loop(0, server.loop_count(), number));
+        places.map(|place| Watch::new(&server, metrics.process(place), log.clone())).collect()
+    };
     if !server.operated {
-        return serve(&server, &metrics, on_ready, signals, Around { operated: None, watch: watch(None) });
+        return serve(
+            &server,
+            &metrics,
+            on_ready,
+            signals,
+            Around { operated: None, watches: watches(None) },
+        );
     }
     let locked = operated::lock_data_dir(&server.config)?;
     let (client, store) = logging::to_store(&server.config, "worker 0")?;
@@ -76,13 +85,13 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
     let for_loop = store.clone();
     let log_place = metrics.process(place::LOG_SERVER);
     announce(&log_place, 1, 0);
-    let log_loop = LoopBuilder::new(engine_config(&server.config))
+    let log_loop = LoopBuilder::new(EngineConfig::default())
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
         .metrics(log_place.without_first_listeners(server.listeners.len()))
         .spawn()
         .map_err(Error::Service)?;
     log_place.set(ProcessWord::State, ProcessState::Ready as u64);
-    let around = Around { operated: Some((&locked, &store)), watch: watch(Some(client.clone())) };
+    let around = Around { operated: Some((&locked, &store)), watches: watches(Some(client.clone())) };
     let outcome = serve(&server, &metrics, on_ready, signals, around);
     log_loop.quit(logging::FLUSH_TIMEOUT);
     let log_outcome = log_loop.join().map_err(Error::system("log server"));
@@ -96,7 +105,7 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
 /// What stands around the loop of a server of one process.
 struct Around<'a> {
     operated: Option<(&'a Locked, &'a SharedStore)>,
-    watch: Watch,
+    watches: Vec<Watch>,
 }
 
 fn serve(
@@ -106,7 +115,7 @@ fn serve(
     signals: &Signals,
     around: Around<'_>,
 ) -> Result<(), Error> {
-    let Around { operated, mut watch } = around;
+    let Around { operated, mut watches } = around;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let parts = prepare(server, metrics, operated.map_or(Duration::ZERO, |(locked, _)| locked.patience))?;
     for (listener, address) in &parts.ready.listeners {
@@ -116,7 +125,7 @@ fn serve(
     let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let ended = Arc::new(ended.map_err(|errno| Error::system("making a waker")(errno.into()))?);
     let waker = Arc::clone(&ended);
-    let event_loop = WorkerLoop::start_with(parts.built, &server.config, move || {
+    let loops = WorkerLoops::start(parts.built, &server.config, move || {
         // A counter of 1 always fits.
         let _ = rustix::io::write(&waker, &1u64.to_ne_bytes());
     })?;
@@ -124,14 +133,18 @@ fn serve(
     if let Some(on_ready) = on_ready {
         on_ready(&parts.ready);
     }
-    while !event_loop.is_finished() {
+    while !loops.is_finished() {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&*ended, PollFlags::IN)];
-        let interval = Timespec::try_from(watch.interval()).ok();
+        let interval = Timespec::try_from(watches[0].interval()).ok();
         let polled = poll(&mut fds, interval.as_ref());
-        watch.look();
+        watches.iter_mut().for_each(Watch::look);
         match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::system("waiting for signals")(errno.into())),
+        }
+        if loops.has_ended() {
+            // A loop that ends by itself has failed, and the others end with it; after a signal it is the same.
+            loops.stop();
         }
         let Some(received) = signals.read().map_err(Error::system("reading signals"))? else { continue };
         tracing::info!(
@@ -140,10 +153,10 @@ fn serve(
             "signal received"
         );
         match received.signal {
-            Signal::TERM | Signal::INT => event_loop.stop(),
+            Signal::TERM | Signal::INT => loops.stop(),
             Signal::QUIT => {
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                event_loop.quit(server.config.process.shutdown_timeout);
+                loops.quit(server.config.process.shutdown_timeout);
             }
             Signal::USR1 => {
                 if let Some((_, store)) = operated {
@@ -156,7 +169,7 @@ fn serve(
             ),
         }
     }
-    let outcome = event_loop.join();
+    let outcome = loops.join();
     tracing::info!("stopped");
     parts.bound.iter().for_each(Bound::remove_file);
     outcome

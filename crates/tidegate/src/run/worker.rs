@@ -1,22 +1,19 @@
-//! A worker's process: an event loop on a thread of its own; the main thread listens to the master and to signals.
+//! A worker's process: event loops on threads of their own; the main thread listens to the master and to signals.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tidegate_engine::{
-    EngineConfig, Epoll, Loop, LoopBuilder, LoopHandle, Metrics, ProcessMetrics, ProcessWord, Socket, Words,
-};
+use tidegate_engine::{Metrics, ProcessMetrics, ProcessWord, Socket, Words};
 use tidegate_log::LogClient;
-use tidegate_process::{Child, ChildEvent, ChildWaker};
+use tidegate_process::{Child, ChildEvent};
 use tidegate_sys::shared::SharedMemory;
 
 use super::logging;
+use super::loops::{WorkerLoops, build_loop};
 use super::watch::Watch;
-use crate::config::Config;
 use crate::sockets::real_address;
-use crate::status::{ProcessState, StatusSource, place, unix_time};
+use crate::status::{ProcessState, place, unix_time};
 use crate::{Error, ServerBuilder};
 
 /// The name under which the counters are handed over.
@@ -30,7 +27,7 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child, index: u32) -> Resul
         true => Some(logging::to_server(&server.config, &format!("worker {index}"))?),
         false => None,
     };
-    let outcome = serve(server, &mut child, index, log.clone());
+    let outcome = serve(server, &mut child, index, log.as_ref());
     if let Err(error) = &outcome {
         tracing::error!(error = %chain(error), "worker failed");
     }
@@ -40,40 +37,62 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child, index: u32) -> Resul
     outcome
 }
 
-fn serve(server: &ServerBuilder, child: &mut Child, index: u32, log: Option<LogClient>) -> Result<(), Error> {
+fn serve(
+    server: &ServerBuilder,
+    child: &mut Child,
+    index: u32,
+    log: Option<&LogClient>,
+) -> Result<(), Error> {
     let metrics = metrics_of(server, child)?;
-    let place = place::FIRST_WORKER + usize::try_from(index).unwrap_or(usize::MAX);
-    let own = metrics.process(place);
-    announce(&own, 2, index.into());
-    let sockets = take_sockets(server, child)?;
+    let worker = usize::try_from(index).unwrap_or(usize::MAX);
+    let places: Vec<ProcessMetrics> = (0..server.loop_count())
+        .map(|number| metrics.process(place::of_loop(worker, server.loop_count(), number)))
+        .collect();
+    places.iter().for_each(|place| announce(place, 2, index.into()));
+    let own = places[0].clone();
     let timeout = server.config.process.shutdown_timeout;
-    let built = build_loop(server, &metrics, &own, sockets)?;
-    let event_loop = WorkerLoop::start(built, &server.config, child.waker())?;
+    let mut inherited = child.take_fds_with_prefix(LISTEN_PREFIX);
+    let mut built = Vec::with_capacity(places.len());
+    for (number, place) in places.iter().enumerate() {
+        let sockets = take_sockets(server, &mut inherited, number)?;
+        built.push(build_loop(server, &metrics, place, sockets)?);
+    }
+    let waker = child.waker();
+    let loops = WorkerLoops::start(built, &server.config, move || waker.wake())?;
     own.set(ProcessWord::State, ProcessState::Ready as u64);
-    tracing::info!(listeners = server.listeners.len(), "worker serves");
+    tracing::info!(listeners = server.listeners.len(), loops = places.len(), "worker serves");
     child.ready().map_err(Error::system("telling the master"))?;
-    let mut watch = Watch::new(server, own.clone(), log);
+    let mut watches: Vec<Watch> =
+        places.into_iter().map(|place| Watch::new(server, place, log.cloned())).collect();
+    let interval = watches[0].interval();
     let mut give_up_at = None;
+    let mut told = false;
     loop {
-        let event = child.wait_event(Some(watch.interval())).map_err(Error::system("waiting for orders"))?;
-        watch.look();
+        let event = child.wait_event(Some(interval)).map_err(Error::system("waiting for orders"))?;
+        watches.iter_mut().for_each(Watch::look);
+        told |= matches!(event, Some(ChildEvent::Quit { .. } | ChildEvent::MasterGone | ChildEvent::Stop));
         match event {
-            Some(ChildEvent::Quit { timeout: told }) => {
+            Some(ChildEvent::Quit { timeout: within }) => {
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                event_loop.quit(told.unwrap_or(timeout));
+                loops.quit(within.unwrap_or(timeout));
             }
             Some(ChildEvent::MasterGone) => {
                 tracing::error!("the master has gone; finishing what is in flight");
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                event_loop.quit(timeout);
+                loops.quit(timeout);
                 // Nobody is left who would end a loop that is stuck in a callback.
                 give_up_at = Some(Instant::now() + timeout + STUCK_AFTER);
             }
             Some(ChildEvent::Stop) => {
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                event_loop.stop();
+                loops.stop();
             }
-            Some(ChildEvent::Woken) if event_loop.is_finished() => break,
+            Some(ChildEvent::Woken) if loops.is_finished() => break,
+            Some(ChildEvent::Woken) if loops.has_ended() && !told => {
+                // A loop that ends by itself has failed; without it a part of the connections would not be served.
+                told = true;
+                loops.stop();
+            }
             // A worker has no files of its own to open again.
             Some(ChildEvent::Reopen | ChildEvent::Woken) | None => {}
         }
@@ -81,7 +100,7 @@ fn serve(server: &ServerBuilder, child: &mut Child, index: u32, log: Option<LogC
             return Err(Error::Service("the event loop is stuck; ending without it".into()));
         }
     }
-    let outcome = event_loop.join();
+    let outcome = loops.join();
     own.set(ProcessWord::State, ProcessState::Ended as u64);
     tracing::info!("worker ends");
     outcome
@@ -90,14 +109,17 @@ fn serve(server: &ServerBuilder, child: &mut Child, index: u32, log: Option<LogC
 /// How long after its time-out a loop without a master is given up.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// The listening sockets, in the order of the listeners, and whether each is shared.
-fn take_sockets(server: &ServerBuilder, child: &mut Child) -> Result<Vec<(Socket, String)>, Error> {
-    let mut inherited = child.take_fds_with_prefix(LISTEN_PREFIX);
+/// The sockets that loop `number` accepts from, in the order of the listeners, with their addresses.
+fn take_sockets(
+    server: &ServerBuilder,
+    inherited: &mut Vec<(String, OwnedFd)>,
+    number: usize,
+) -> Result<Vec<(Socket, String)>, Error> {
     let mut sockets = Vec::with_capacity(server.listeners.len());
-    for listener in &server.listeners {
-        let found = inherited
-            .iter()
-            .position(|(name, _)| name.strip_suffix(SHARED_SUFFIX).unwrap_or(name) == listener.name.as_str());
+    for (index, listener) in server.listeners.iter().enumerate() {
+        let wanted = format!("{index}:{number}");
+        let found =
+            inherited.iter().position(|(name, _)| name.strip_suffix(SHARED_SUFFIX).unwrap_or(name) == wanted);
         let Some(at) = found else {
             return Err(Error::Service(
                 format!("no socket was handed over for listener \"{}\"", listener.name).into(),
@@ -113,100 +135,6 @@ fn take_sockets(server: &ServerBuilder, child: &mut Child) -> Result<Vec<(Socket
 
 /// Marks the socket of a listener that all workers poll.
 pub(crate) const SHARED_SUFFIX: &str = ":shared";
-
-/// Builds the services and the loop around them.
-pub(crate) fn build_loop(
-    server: &ServerBuilder,
-    metrics: &Metrics,
-    own: &ProcessMetrics,
-    sockets: Vec<(Socket, String)>,
-) -> Result<Built, Error> {
-    let listeners = server.listener_metas(sockets.iter().map(|(_, address)| address.as_str()));
-    let status = StatusSource { metrics: metrics.clone(), listeners };
-    let mut builder = LoopBuilder::new(engine_config(&server.config)).metrics(own.clone());
-    for (listener, (socket, _)) in server.listeners.iter().zip(sockets) {
-        builder = builder.listen_boxed(&listener.name, socket, (listener.factory)(&status));
-    }
-    builder.build().map_err(Error::Service)
-}
-
-pub(crate) type Built = (Loop<Epoll>, LoopHandle);
-
-/// An event loop on its thread.
-#[derive(Debug)]
-pub(crate) struct WorkerLoop {
-    handle: LoopHandle,
-    thread: JoinHandle<std::io::Result<()>>,
-    ended: Arc<AtomicBool>,
-}
-
-impl WorkerLoop {
-    /// Starts the loop's thread; the main thread is woken when it ends.
-    pub(crate) fn start(built: Built, config: &Config, waker: ChildWaker) -> Result<Self, Error> {
-        Self::start_with(built, config, move || waker.wake())
-    }
-
-    /// As [`start`](Self::start), with whatever is to be done in the end.
-    pub(crate) fn start_with(
-        built: Built,
-        config: &Config,
-        at_end: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, Error> {
-        let (mut event_loop, handle) = built;
-        let ended = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&ended);
-        let thread = std::thread::Builder::new()
-            .name("loop-0".to_owned())
-            .stack_size(config.engine.thread_stack.as_usize())
-            .spawn(move || {
-                // Runs also when the loop panics, which would otherwise leave a process that serves nobody.
-                let _at_end = AtEnd(Some(move || {
-                    flag.store(true, Ordering::Release);
-                    at_end();
-                }));
-                event_loop.run()
-            })
-            .map_err(Error::system("starting the thread of the event loop"))?;
-        Ok(Self { handle, thread, ended })
-    }
-
-    pub(crate) fn quit(&self, grace: Duration) {
-        self.handle.quit(grace);
-    }
-
-    pub(crate) fn stop(&self) {
-        self.handle.stop();
-    }
-
-    pub(crate) fn handle(&self) -> LoopHandle {
-        self.handle.clone()
-    }
-
-    /// Whether the loop has ended; its thread may still be about to.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn into_thread(self) -> JoinHandle<std::io::Result<()>> {
-        self.thread
-    }
-
-    pub(crate) fn join(self) -> Result<(), Error> {
-        let outcome = self.thread.join();
-        let outcome = outcome.unwrap_or_else(|_| Err(std::io::Error::other("the event loop panicked")));
-        outcome.map_err(Error::system("event loop"))
-    }
-}
-
-struct AtEnd<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for AtEnd<F> {
-    fn drop(&mut self) {
-        if let Some(at_end) = self.0.take() {
-            at_end();
-        }
-    }
-}
 
 /// The counters that all processes share.
 pub(crate) fn metrics_of(server: &ServerBuilder, child: &mut Child) -> Result<Metrics, Error> {
@@ -224,10 +152,6 @@ impl Words for SharedWords {
     fn words(&self) -> &[std::sync::atomic::AtomicU64] {
         self.0.as_atomics()
     }
-}
-
-pub(crate) fn engine_config(config: &Config) -> EngineConfig {
-    EngineConfig { max_connections: config.engine.max_connections, ..EngineConfig::default() }
 }
 
 /// Enters this process into its place among the counters.
