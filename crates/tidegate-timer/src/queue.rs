@@ -3,9 +3,10 @@
 //! Invariant: a key names one insertion for ever. When its timer has fired or was cancelled, the key is stale and
 //! every queue answers `None` to it, even when the place of the timer is used again.
 //!
-//! The trait does not say in which order timers fire that are due in the same call.
+//! The trait does not say in which order timers of different deadlines fire that are due in the same call.
 
 use crate::Instant;
+use core::fmt;
 use core::num::NonZeroU32;
 
 /// A set of timers, each a deadline and a value.
@@ -14,7 +15,8 @@ use core::num::NonZeroU32;
 /// [`pop_expired`](Self::pop_expired) until it answers `None`, and asks for the next deadline again.
 ///
 /// A queue has a resolution, which may be a nanosecond: a timer never fires before its deadline, and may fire late
-/// by less than the resolution.
+/// by less than the resolution. Timers with the same deadline fire in the order of their insertion. A deadline of
+/// [`Instant::MAX`] never comes.
 pub trait TimerQueue<T> {
     /// Adds a timer. A deadline in the past fires at the next [`pop_expired`](Self::pop_expired).
     ///
@@ -56,6 +58,18 @@ pub struct TimerKey {
     pub(crate) index: u32,
     /// Not zero, so that an `Option<TimerKey>` is no larger than a key.
     pub(crate) generation: NonZeroU32,
+}
+
+/// Shows the state of a queue, not its timers: there may be a million.
+pub(crate) fn fmt_state<T>(
+    name: &str,
+    queue: &impl TimerQueue<T>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    f.debug_struct(name)
+        .field("len", &queue.len())
+        .field("next_deadline", &queue.next_deadline())
+        .finish_non_exhaustive()
 }
 
 #[cfg(test)]

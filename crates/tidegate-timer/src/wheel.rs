@@ -22,15 +22,23 @@
 //!
 //! The scheme is that of Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme 7.
 
-use crate::slab::{NIL, Slab};
+use crate::ring::Ring;
+use crate::slab::NIL;
 use crate::{Instant, TimerKey, TimerQueue};
 use core::fmt;
 
 /// A [`TimerQueue`] with a resolution of a millisecond, for many timers of which most are cancelled.
 ///
-/// Inserting and cancelling take constant time. A timer costs 24 bytes and its value, a wheel without timers about
-/// 2 KiB. Timers with the same deadline fire in the order of their insertion. A deadline of [`Instant::MAX`] never
-/// fires.
+/// | operation | time |
+/// |---|---|
+/// | insert | O(1) |
+/// | cancel | O(1) |
+/// | next deadline | O(1) |
+/// | pop, for each timer | O(1) amortised: a timer moves at most 8 times, once a level |
+///
+/// A timer costs 24 bytes and its value, a wheel without timers about 2 KiB. Timers fire in the order of their ticks
+/// (but one that is overdue when it is inserted comes after those that are due already), those of the same tick in
+/// the order of their insertion.
 ///
 /// ```
 /// use core::time::Duration;
@@ -47,6 +55,8 @@ use core::fmt;
 /// assert_eq!(wheel.next_deadline(), None);
 /// ```
 pub struct Wheel<T> {
+    /// The latest tick that the caller said it is; never before `elapsed`.
+    now: u64,
     /// How far the wheel has turned, in ticks.
     elapsed: u64,
     /// A lower bound of the ticks of the timers that are due; of no meaning when none is.
@@ -55,33 +65,36 @@ pub struct Wheel<T> {
     occupied: [u64; LEVELS],
     /// The oldest timer of each slot, level by level, and of [`DUE`]; or [`NIL`].
     heads: [u32; SLOTS + 1],
-    timers: Slab<T>,
+    /// All timers of a slot, and all that are due, in one ring; due in ticks.
+    timers: Ring<T>,
 }
 
 impl<T> Wheel<T> {
     /// Makes a wheel without timers, whose time is `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
+        let now = tick_at(now);
         Self {
-            elapsed: tick_at(now),
+            now,
+            elapsed: now,
             due_since: 0,
             occupied: [0; LEVELS],
             heads: [NIL; SLOTS + 1],
-            timers: Slab::new(),
+            timers: Ring::new(),
         }
     }
 
-    /// Turns to the first occupied slot that begins at `tick` or before, and spreads its timers. Answers false, and
-    /// turns to `tick`, when there is none.
-    fn turn(&mut self, tick: u64) -> bool {
+    /// Turns to the first occupied slot that has begun by now, and spreads its timers. Answers false, and turns to
+    /// now, when there is none.
+    fn turn(&mut self) -> bool {
         match self.first_occupied() {
-            Some((slot, start)) if start <= tick => {
+            Some((slot, start)) if start <= self.now => {
                 self.elapsed = start;
                 self.spread(slot);
                 true
             }
             _ => {
-                self.elapsed = self.elapsed.max(tick);
+                self.elapsed = self.now;
                 false
             }
         }
@@ -109,9 +122,8 @@ impl<T> Wheel<T> {
 
     /// Puts a timer that is in no slot at the end of the one where it belongs.
     fn link(&mut self, index: u32) {
-        let tick = self.timers.node(index).tick;
+        let tick = self.timers.due(index);
         let slot = self.slot_of(tick);
-        self.timers.node_mut(index).slot = slot;
         let head = self.heads[usize::from(slot)];
         if slot == DUE {
             self.due_since = if head == NIL { tick } else { self.due_since.min(tick) };
@@ -121,13 +133,13 @@ impl<T> Wheel<T> {
         if head == NIL {
             self.heads[usize::from(slot)] = index;
         } else {
-            self.timers.append(head, index);
+            self.timers.link_before(head, index);
         }
     }
 
     /// Takes a timer out of its slot.
     fn unlink(&mut self, index: u32) {
-        let slot = self.timers.node(index).slot;
+        let slot = self.slot_of(self.timers.due(index));
         let next = self.timers.unlink(index);
         if self.heads[usize::from(slot)] == index {
             self.heads[usize::from(slot)] = next;
@@ -155,7 +167,7 @@ impl<T> Wheel<T> {
 
 impl<T> TimerQueue<T> for Wheel<T> {
     fn insert(&mut self, deadline: Instant, value: T) -> TimerKey {
-        let key = self.timers.insert(deadline.as_nanos().div_ceil(TICK_NANOS), value);
+        let key = self.timers.insert_alone(deadline.as_nanos().div_ceil(TICK_NANOS), value);
         self.link(key.index);
         key
     }
@@ -174,9 +186,9 @@ impl<T> TimerQueue<T> for Wheel<T> {
     }
 
     fn pop_expired(&mut self, now: Instant) -> Option<T> {
-        let tick = tick_at(now);
+        self.now = self.now.max(tick_at(now));
         while self.heads[usize::from(DUE)] == NIL {
-            if !self.turn(tick) {
+            if !self.turn() {
                 return None;
             }
         }
@@ -235,38 +247,21 @@ const _: () = assert!(u64::MAX / TICK_NANOS + 1 < 1 << (DIGIT_BITS * LEVELS));
 #[cfg(test)]
 mod tests {
     use super::{LEVELS, TICK_NANOS, Wheel};
-    use crate::conformance::{Step, check, check_sleeper, nanos, steps};
+    use crate::conformance::{Step, check, check_sleeper, drain, suite};
     use crate::{Instant, TimerQueue};
     use core::time::Duration;
     use proptest::prelude::*;
 
     const RESOLUTION: Duration = Duration::from_nanos(TICK_NANOS);
 
+    suite!(Wheel::new, RESOLUTION, LEVELS, 1_000);
+
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * TICK_NANOS)
     }
 
-    fn drain<T>(wheel: &mut Wheel<T>, now: Instant) -> Vec<T> {
-        core::iter::from_fn(|| wheel.pop_expired(now)).collect()
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
-        fn behaves_as_a_sorted_list(start in nanos(), steps in steps()) {
-            let start = Instant::from_nanos(start);
-            check(Wheel::new(start), RESOLUTION, start, &steps);
-        }
-
-        #[test]
-        fn a_sleeper_meets_every_deadline(start in nanos(), spans in prop::collection::vec(nanos(), 1..40)) {
-            // Later than the start by a tick at least: what is overdue already fires as late as it was inserted.
-            let start = Instant::from_nanos(start);
-            let deadlines: Vec<_> =
-                spans.iter().map(|&span| start + RESOLUTION + Duration::from_nanos(span)).collect();
-            check_sleeper(Wheel::new(start), RESOLUTION, &deadlines, LEVELS);
-        }
 
         #[test]
         fn fires_in_order_of_ticks_and_of_insertion(spans in prop::collection::vec(0_u64..200, 0..60), pause in 0_u64..100) {
@@ -304,23 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_in_the_past_fires_at_the_next_pop() {
+    fn what_is_overdue_when_inserted_fires_after_what_is_due() {
         let mut wheel = Wheel::new(at(100));
         wheel.insert(at(100), "now");
         wheel.insert(at(7), "past");
         assert_eq!(wheel.next_deadline(), Some(at(7)));
         assert_eq!(drain(&mut wheel, at(100)), ["now", "past"]);
-        wheel.insert(at(0), "long past");
-        assert_eq!(drain(&mut wheel, at(100)), ["long past"]);
-    }
-
-    #[test]
-    fn time_does_not_run_backwards() {
-        let mut wheel = Wheel::new(at(0));
-        assert_eq!(wheel.pop_expired(at(100)), None);
-        assert_eq!(wheel.pop_expired(at(50)), None);
-        wheel.insert(at(80), ());
-        assert_eq!(wheel.pop_expired(at(50)), Some(()), "100 counts, so 80 is past");
     }
 
     #[test]
@@ -329,49 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_instant_is_never() {
+    fn the_last_tick_fires_and_what_is_after_it_never_does() {
         let mut wheel = Wheel::new(at(0));
-        let never = wheel.insert(Instant::MAX, "never");
         let last = Instant::from_nanos(u64::MAX / TICK_NANOS * TICK_NANOS);
+        wheel.insert(last + Duration::from_nanos(1), "after");
         wheel.insert(last, "last");
         assert_eq!(drain(&mut wheel, Instant::MAX), ["last"]);
         assert_eq!(wheel.next_deadline(), Some(Instant::MAX));
-        assert_eq!(wheel.cancel(never), Some("never"));
-    }
-
-    #[test]
-    fn a_key_is_stale_after_its_timer_fired_and_its_place_was_used_again() {
-        let mut wheel = Wheel::new(at(0));
-        let old = wheel.insert(at(1), 'a');
-        assert_eq!(wheel.pop_expired(at(1)), Some('a'));
-        let new = wheel.insert(at(2), 'b');
-        assert_eq!(new.index, old.index);
-        assert_eq!(wheel.cancel(old), None);
-        assert_eq!(wheel.cancel(new), Some('b'));
-        assert_eq!(wheel.cancel(new), None);
-    }
-
-    #[test]
-    fn a_timer_due_and_not_yet_popped_can_be_cancelled() {
-        let mut wheel = Wheel::new(at(0));
-        wheel.insert(at(1), 'a');
-        let second = wheel.insert(at(1), 'b');
-        wheel.insert(at(1), 'c');
-        assert_eq!(wheel.pop_expired(at(5)), Some('a'));
-        assert_eq!(wheel.cancel(second), Some('b'));
-        assert_eq!(drain(&mut wheel, at(5)), ['c']);
-        assert!(wheel.is_empty());
-    }
-
-    #[test]
-    fn the_steady_state_reuses_its_places() {
-        let mut wheel = Wheel::new(at(0));
-        for round in 0..10_000_u64 {
-            let key = wheel.insert(at(round + 60_000), round);
-            assert_eq!(key.index, 0);
-            assert_eq!(wheel.pop_expired(at(round)), None);
-            assert_eq!(wheel.cancel(key), Some(round));
-        }
     }
 
     #[test]
