@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, sockopt};
 use tidegate_buf::Pool;
-use tidegate_reactor::{Epoll, Errno, Reactor};
-use tidegate_timer::Wheel;
+use tidegate_reactor::{Epoll, Errno, Reactor, Trigger};
+use tidegate_timer::AnyQueue;
 
 use crate::event_loop::accept::Accepting;
 use crate::event_loop::{Loop, Stage};
@@ -21,20 +21,29 @@ use crate::host::{Host, Hosted};
 use crate::io::{Site, Turn};
 use crate::metrics::{Metrics, ProcessMetrics};
 use crate::table::Table;
-use crate::{CounterDef, Service};
+use crate::{CounterDef, Service, TimerKind};
 
-/// Limits of a loop.
+/// Limits of a loop, and how it works within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
     /// Connections at the same time; peers beyond it wait in the kernel's queue. Default 10,000.
     pub max_connections: usize,
     /// Bytes of output that wait for all peers together. Default 256 MiB.
     pub max_output_bytes: usize,
+    /// How connections are registered with epoll. Default [`Trigger::Edge`].
+    pub trigger: Trigger,
+    /// The queue of deadlines and timers. Default [`TimerKind::Wheel`].
+    pub timers: TimerKind,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_connections: 10_000, max_output_bytes: 256 << 20 }
+        Self {
+            max_connections: 10_000,
+            max_output_bytes: 256 << 20,
+            trigger: Trigger::default(),
+            timers: TimerKind::default(),
+        }
     }
 }
 
@@ -183,7 +192,7 @@ impl LoopBuilder {
     /// The first factory's error, the kernel's when it cannot poll, or that there are more listeners than metrics for
     /// them or than [`MAX_LISTENERS`].
     pub fn build(self) -> Result<(Loop<Epoll>, LoopHandle), BoxError> {
-        let mut reactor = Epoll::new()?;
+        let mut reactor = Epoll::new(self.config.trigger)?;
         let count = self.listeners.len();
         let metrics = self.metrics.unwrap_or_else(|| Metrics::on_heap(count).process(0));
         let most = metrics.listeners().min(MAX_LISTENERS);
@@ -205,7 +214,7 @@ impl LoopBuilder {
         let turn = Turn {
             out: Vec::new(),
             files: Vec::new(),
-            timers: Wheel::new(reactor.now()),
+            timers: AnyQueue::new(self.config.timers, reactor.now()),
             pool: Pool::new(OUTPUT_BLOCK_BYTES, blocks, IDLE_BLOCKS),
             now: reactor.now(),
             unix_time: reactor.unix_time(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tidegate_buf::Pool;
 use tidegate_reactor::Token;
-use tidegate_timer::{Instant, TimerQueue, Wheel};
+use tidegate_timer::{AnyQueue, Instant, TimerQueue};
 
 use crate::conn::Conn;
 use crate::handle::{ConnHandle, ConnId, Shared};
@@ -33,7 +33,7 @@ pub(crate) struct Turn {
     pub(crate) out: Vec<u8>,
     /// Files among it: after how many bytes of `out` each one comes.
     pub(crate) files: Vec<(usize, FilePart)>,
-    pub(crate) timers: Wheel<Due>,
+    pub(crate) timers: AnyQueue<Due>,
     pub(crate) pool: Pool,
     pub(crate) now: Instant,
     pub(crate) unix_time: u64,

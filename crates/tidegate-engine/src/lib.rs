@@ -30,5 +30,5 @@ pub use metrics::{
 };
 pub use reason::Reason;
 pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};
-pub use tidegate_reactor::{End, Epoll, PeerAddress};
-pub use tidegate_timer::Instant;
+pub use tidegate_reactor::{End, Epoll, PeerAddress, Trigger};
+pub use tidegate_timer::{Instant, Kind as TimerKind};

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tidegate_engine::{
     Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Metrics, Peer, Phase, ProcessMetrics,
-    Refusal, Running, Service,
+    Refusal, Running, Service, Trigger,
 };
 
 #[global_allocator]
@@ -51,11 +51,12 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(trigger: Trigger) -> Self {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = socket.local_addr().expect("it is bound");
         let metrics = Metrics::on_heap(1).process(0);
-        let builder = LoopBuilder::new(EngineConfig::default()).metrics(metrics.clone());
+        let config = EngineConfig { trigger, ..EngineConfig::default() };
+        let builder = LoopBuilder::new(config).metrics(metrics.clone());
         let running = builder.listen("echo", socket, || Ok(Echo)).spawn().expect("a loop");
         Self { running, metrics, address }
     }
@@ -92,12 +93,14 @@ fn main() {
     // Both ends of every connection are in this process.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
-    no_message_allocates();
-    an_idle_connection_costs_little();
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Oneshot] {
+        no_message_allocates(trigger);
+        an_idle_connection_costs_little(trigger);
+    }
 }
 
-fn no_message_allocates() {
-    let server = Server::start();
+fn no_message_allocates(trigger: Trigger) {
+    let server = Server::start(trigger);
     let mut client = TcpStream::connect(server.address).expect("the server listens");
     client.set_nodelay(true).expect("it is TCP");
     let message: Vec<u8> = (0..=250).cycle().take(10 * LEN).collect();
@@ -114,16 +117,16 @@ fn no_message_allocates() {
     let region = Region::new(ALLOCATOR);
     run(1000);
     let Stats { allocations, reallocations, deallocations, .. } = region.change();
-    assert_eq!((allocations, reallocations, deallocations), (0, 0, 0), "in 14,000 messages");
+    assert_eq!((allocations, reallocations, deallocations), (0, 0, 0), "{trigger:?}: in 14,000 messages");
     drop(client);
     server.stop();
 }
 
-fn an_idle_connection_costs_little() {
+fn an_idle_connection_costs_little(trigger: Trigger) {
     const COUNT: usize = 1024;
     /// Conn, source, wheel entry and session, with what their tables have in reserve.
     const MOST: usize = 400;
-    let server = Server::start();
+    let server = Server::start(trigger);
     let message = [7; LEN];
     let mut clients = Vec::with_capacity(COUNT + 1);
     let connect = |clients: &mut Vec<TcpStream>| {
@@ -138,9 +141,10 @@ fn an_idle_connection_costs_little() {
     }
     let Stats { bytes_allocated, bytes_deallocated, .. } = region.change();
     let each = (bytes_allocated - bytes_deallocated) / COUNT;
-    assert!(each <= MOST, "{each} bytes for a connection");
+    assert!(each <= MOST, "{trigger:?}: {each} bytes for a connection");
     let mut out = std::io::stdout();
-    writeln!(out, "an idle connection takes {each} bytes of memory").expect("there is an output");
+    writeln!(out, "{trigger:?}: an idle connection takes {each} bytes of memory")
+        .expect("there is an output");
     drop(clients);
     server.stop();
 }

@@ -1,15 +1,14 @@
 //! `Epoll`: completions simulated over readiness.
 //!
-//! Connections are registered edge-triggered and once; listeners level-triggered. A connection is read until a short
-//! read (epoll(7), "Q9"), and once more per turn while there is more: what is left goes to the list of connections with
-//! more to read, so that one busy peer cannot hold a turn. `EPOLLOUT` joins the registration with the first short write
-//! and then stays: edge-triggered, it is reported only after another write was refused, so taking it back would cost a
-//! call and save none.
+//! How connections are registered is a [`Trigger`]; listeners are level-triggered. By edge, a connection is read until a
+//! short read (epoll(7), "Q9"), and once more per turn while there is more: what is left goes to the list of connections
+//! with more to read, so that one busy peer cannot hold a turn. Otherwise it is read once per event, and the next wait
+//! reports what is left.
 //!
-//! Invariant: a connection whose kernel buffer may hold bytes has an edge to come, or stands in the list, or is paused.
+//! Invariant: a connection whose kernel buffer may hold bytes has an event to come, or stands in a list, or is paused.
 
 use std::io::IoSlice;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
@@ -19,11 +18,15 @@ use tidegate_sys::event::Events;
 use tidegate_timer::Instant;
 
 use self::listeners::Listeners;
+use self::registrations::Registrations;
 use self::word::{pack, unpack};
 use crate::source::{Source, Sources};
-use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Waker, clock};
+use crate::{
+    AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Trigger, Waker, clock,
+};
 
 mod listeners;
+mod registrations;
 mod word;
 
 /// The reactor over epoll(7). One thread owns it.
@@ -32,6 +35,7 @@ pub struct Epoll {
     waker: Waker,
     listeners: Listeners,
     sources: Sources,
+    registrations: Registrations,
     /// The events of this turn; `next_event` of them have been looked at.
     events: Events,
     next_event: usize,
@@ -39,7 +43,7 @@ pub struct Epoll {
     accepted: u32,
     /// A connection that became writable and readable at once: the second half is still to be reported.
     half_done: Option<(Token, EventFlags)>,
-    /// Connections with more to read: those of this turn, and those for the next.
+    /// Connections with more to read that the kernel does not report again: those of this turn, and those for the next.
     again_now: Vec<Token>,
     again: Vec<Token>,
     scratch: Box<[u8]>,
@@ -69,12 +73,12 @@ impl Epoll {
     /// What a connection costs here, in bytes.
     pub const BYTES_PER_CONNECTION: usize = size_of::<Source>();
 
-    /// Makes a reactor without sources.
+    /// Makes a reactor without sources, which registers its connections as `trigger` says.
     ///
     /// # Errors
     ///
     /// The kernel's, when there is no descriptor or memory for it.
-    pub fn new() -> Result<Self, Errno> {
+    pub fn new(trigger: Trigger) -> Result<Self, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = Waker::new()?;
         epoll::add(&epoll, waker.fd(), pack(word::WAKER), EventFlags::IN | EventFlags::ET)?;
@@ -83,6 +87,7 @@ impl Epoll {
             waker,
             listeners: Listeners::new(),
             sources: Sources::default(),
+            registrations: Registrations::new(trigger),
             events: Events::with_capacity(EVENTS),
             next_event: 0,
             accepted: 0,
@@ -118,11 +123,13 @@ impl Epoll {
     #[inline]
     fn connection_event(&mut self, token: Token, flags: EventFlags) -> Option<Completion> {
         let source = self.sources.find(token)?;
+        self.registrations.fired(token, source);
         if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             source.hung_up = true;
         }
         if flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP) && source.awaits_writable {
             source.awaits_writable = false;
+            self.registrations.review(token, source);
             self.half_done = Some((token, flags));
             return Some(Completion::Writable(token));
         }
@@ -147,7 +154,7 @@ impl Epoll {
         if source.paused || source.ended {
             // Reading waits or is over, so a reset is not heard by it; its error is asked for instead.
             let errno = if broken { tidegate_sys::socket::take_error(fd) } else { None }?;
-            source.ended = true;
+            self.registrations.end_reading(token, source);
             return Some(Completion::Failed(token, errno));
         }
         let got = loop {
@@ -158,13 +165,13 @@ impl Epoll {
         };
         match got {
             Ok(0) => {
-                source.ended = true;
+                self.registrations.end_reading(token, source);
                 Some(Completion::Ended(token))
             }
             Ok(n) => {
                 self.received = n;
                 if n == self.scratch.len() || source.hung_up {
-                    if !source.listed {
+                    if !self.registrations.repeats() && !source.listed {
                         source.listed = true;
                         self.again.push(token);
                     }
@@ -178,7 +185,7 @@ impl Epoll {
                 None
             }
             Err(errno) => {
-                source.ended = true;
+                self.registrations.end_reading(token, source);
                 Some(Completion::Failed(token, errno))
             }
         }
@@ -192,6 +199,16 @@ impl Epoll {
             if done.is_some() {
                 return done;
             }
+        }
+        None
+    }
+
+    /// A connection that the kernel does not watch any more: it would never be heard of again.
+    fn next_refused(&mut self) -> Option<Completion> {
+        while let Some((token, errno)) = self.registrations.take_refused() {
+            let Some(source) = self.sources.find(token) else { continue };
+            source.ended = true;
+            return Some(Completion::Failed(token, errno));
         }
         None
     }
@@ -227,8 +244,7 @@ impl Reactor for Epoll {
     }
 
     fn open(&mut self, token: Token, socket: OwnedFd) -> Result<(), Errno> {
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.epoll, &socket, pack(token), flags)?;
+        self.registrations.add(&self.epoll, token, &socket)?;
         self.sources.insert(token, socket);
         Ok(())
     }
@@ -251,13 +267,15 @@ impl Reactor for Epoll {
     fn pause(&mut self, token: Token) {
         if let Some(source) = self.sources.find(token) {
             source.paused = true;
+            self.registrations.review(token, source);
         }
     }
 
     fn resume(&mut self, token: Token) {
         let Some(source) = self.sources.find(token) else { return };
         source.paused = false;
-        if source.readable && !source.listed {
+        self.registrations.review(token, source);
+        if !self.registrations.repeats() && source.readable && !source.listed {
             source.listed = true;
             self.again.push(token);
         }
@@ -306,21 +324,13 @@ impl Reactor for Epoll {
     fn await_writable(&mut self, token: Token) {
         let Some(source) = self.sources.find(token) else { return };
         source.awaits_writable = true;
-        if source.out_armed {
-            return;
-        }
-        let Some(fd) = source.fd.as_ref() else { return };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        // Modifying looks at the readiness anew, so a socket that drained meanwhile is reported. It cannot fail for what
-        // is registered (epoll_ctl(2)).
-        let modified = epoll::modify(&self.epoll, fd, pack(token), flags);
-        debug_assert!(modified.is_ok(), "{modified:?}");
-        source.out_armed = true;
+        self.registrations.review(token, source);
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno> {
+        self.registrations.sync_all(self.epoll.as_fd(), &mut self.sources);
         std::mem::swap(&mut self.again_now, &mut self.again);
-        let timeout = if self.again_now.is_empty() {
+        let timeout = if self.again_now.is_empty() && !self.registrations.has_refused() {
             deadline.map(|at| {
                 let mut wait = at.saturating_duration_since(self.now);
                 // What is due soon is due from the present time: handling the turn took some of it. For what is far
@@ -371,7 +381,7 @@ impl Reactor for Epoll {
                 return completion;
             }
         }
-        self.next_listed()
+        self.next_listed().or_else(|| self.next_refused())
     }
 
     #[inline]
@@ -401,5 +411,29 @@ fn taken(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
             Err(Errno::AGAIN) => return Ok(0),
             other => return other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_the_kernel_does_not_watch_on_fails_once() {
+        let mut reactor = Epoll::new(Trigger::Level).unwrap();
+        let (_peer, socket) = UnixStream::pair().unwrap();
+        let token = Token { slot: 0, generation: 1 };
+        reactor.open(token, socket.into()).unwrap();
+        let source = reactor.sources.find(token).unwrap();
+        epoll::delete(&reactor.epoll, source.fd.as_ref().unwrap()).unwrap();
+        reactor.pause(token);
+        reactor.wait(None).unwrap();
+        let told = reactor.next();
+        assert!(matches!(told, Some(Completion::Failed(t, Errno::NOENT)) if t == token), "{told:?}");
+        assert!(reactor.next().is_none());
+        reactor.wait(Some(reactor.now())).unwrap();
+        assert!(reactor.next().is_none());
     }
 }

@@ -11,10 +11,12 @@ mod clock;
 mod completion;
 mod epoll;
 mod source;
+mod trigger;
 mod waker;
 
 pub use completion::{AcceptError, Completion, ListenerId, PeerAddress, Token};
 pub use epoll::Epoll;
+pub use trigger::Trigger;
 pub use waker::Waker;
 
 use std::io::IoSlice;

@@ -5,6 +5,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::Token;
+use crate::trigger::Interest;
 
 /// A connection's descriptor and what is known of its readiness.
 #[derive(Debug, Default)]
@@ -13,18 +14,20 @@ pub(crate) struct Source {
     pub(crate) generation: u32,
     /// Receiving is paused by the owner.
     pub(crate) paused: bool,
-    /// The kernel said readable, and it has not said `EAGAIN` since.
+    /// The kernel said readable, and it has not said `EAGAIN` since. Looked at only where it would not say so again.
     pub(crate) readable: bool,
-    /// The peer half-closed, or the connection broke: read on until the end is seen.
+    /// The peer half-closed, or the connection broke: read on until the end is seen. Looked at as `readable` is.
     pub(crate) hung_up: bool,
     /// The end was reported.
     pub(crate) ended: bool,
     /// Stands in the list of connections with more to read.
     pub(crate) listed: bool,
+    /// Stands in the list of connections whose registration is to be looked at.
+    pub(crate) unsynced: bool,
     /// The owner waits for [`Completion::Writable`](crate::Completion::Writable).
     pub(crate) awaits_writable: bool,
-    /// `EPOLLOUT` is part of the registration.
-    pub(crate) out_armed: bool,
+    /// What the kernel watches for; `None` while nothing is watched, since a one-shot registration has fired.
+    pub(crate) registered: Option<Interest>,
 }
 
 const CHUNK: usize = 256;
@@ -43,7 +46,7 @@ impl Sources {
         (source.fd.is_some() && source.generation == token.generation).then_some(source)
     }
 
-    /// Puts a connection into its slot.
+    /// Puts a connection that is registered for reading into its slot.
     ///
     /// # Panics
     ///
@@ -55,7 +58,8 @@ impl Sources {
         }
         let source = &mut self.chunks[slot / CHUNK][slot % CHUNK];
         assert!(source.fd.is_none(), "slot {slot} is taken by another connection");
-        *source = Source { fd: Some(fd), generation: token.generation, ..Source::default() };
+        let (generation, registered) = (token.generation, Some(Interest::Read));
+        *source = Source { fd: Some(fd), generation, registered, ..Source::default() };
     }
 
     /// Takes a connection out of its slot.

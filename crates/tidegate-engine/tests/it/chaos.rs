@@ -90,10 +90,11 @@ fn live(address: SocketAddr, random: &mut Random) {
     }
 }
 
-#[test]
-fn every_connection_ends_once_whatever_its_peer_does() {
-    let config = EngineConfig { max_connections: 12, ..EngineConfig::default() };
-    let mut setup = Setup { config, ..Setup::default() };
+under_each_model!(every_connection_ends_once_whatever_its_peer_does,);
+
+fn every_connection_ends_once_whatever_its_peer_does(config: EngineConfig) {
+    let config = EngineConfig { max_connections: 12, ..config };
+    let mut setup = Setup::new(config);
     setup.limits.high_water_bytes = 50_000;
     setup.limits.low_water_bytes = 10_000;
     let server = Server::start(setup);

@@ -1,12 +1,25 @@
 //! Ends: the peer's, the service's, and refusals.
 
-use tidegate_engine::{ListenerWord, Reason, Refusal};
+use tidegate_engine::{EngineConfig, ListenerWord, Reason, Refusal};
 
 use crate::support::{Server, closes, until};
 
-#[test]
-fn a_peer_that_leaves_is_done() {
-    let server = Server::new();
+under_each_model!(
+    a_peer_that_leaves_is_done,
+    a_half_closed_connection_goes_on_when_the_service_says_so,
+    a_half_closed_peer_that_vanishes_is_noticed,
+    a_reset_by_the_peer_has_its_errno,
+    an_abort_for_abuse_is_a_reset,
+    an_abort_in_order_sends_the_answers_before_it,
+    what_an_ended_connection_had_written_reaches_nobody_else,
+    messages_after_the_last_one_are_not_handled,
+    a_refused_peer_reads_the_answer_and_the_end,
+);
+
+under_all_models_at_once!(a_lingering_peer_does_not_stay);
+
+fn a_peer_that_leaves_is_done(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.round_trip();
     drop(client);
@@ -14,9 +27,8 @@ fn a_peer_that_leaves_is_done() {
     assert_eq!((closed.bytes_in, closed.bytes_out, closed.errno), (20, 15, None));
 }
 
-#[test]
-fn a_half_closed_connection_goes_on_when_the_service_says_so() {
-    let server = Server::new();
+fn a_half_closed_connection_goes_on_when_the_service_says_so(config: EngineConfig) {
+    let server = Server::new(config);
     let (mut client, handle) = server.client_with_handle();
     client.send("keep\necho before\n");
     client.end_input();
@@ -29,9 +41,8 @@ fn a_half_closed_connection_goes_on_when_the_service_says_so() {
     server.expect_close(Reason::DONE);
 }
 
-#[test]
-fn a_half_closed_peer_that_vanishes_is_noticed() {
-    let server = Server::new();
+fn a_half_closed_peer_that_vanishes_is_noticed(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("keep\n");
     client.end_input();
@@ -40,9 +51,8 @@ fn a_half_closed_peer_that_vanishes_is_noticed() {
     server.expect_close(Reason::PEER_RESET);
 }
 
-#[test]
-fn a_reset_by_the_peer_has_its_errno() {
-    let server = Server::new();
+fn a_reset_by_the_peer_has_its_errno(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.round_trip();
     client.reset();
@@ -50,27 +60,24 @@ fn a_reset_by_the_peer_has_its_errno() {
     assert_eq!(closed.errno, Some(tidegate_reactor::Errno::CONNRESET.raw_os_error()));
 }
 
-#[test]
-fn an_abort_for_abuse_is_a_reset() {
-    let server = Server::new();
+fn an_abort_for_abuse_is_a_reset(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("echo lost\nabort\n");
     client.until_reset();
     server.expect_close(Reason::FLOOD);
 }
 
-#[test]
-fn an_abort_in_order_sends_the_answers_before_it() {
-    let server = Server::new();
+fn an_abort_in_order_sends_the_answers_before_it(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("echo kept\nbye\n");
     assert_eq!(client.rest(), b"kept\n");
     server.expect_close(Reason::DONE);
 }
 
-#[test]
-fn what_an_ended_connection_had_written_reaches_nobody_else() {
-    let server = Server::new();
+fn what_an_ended_connection_had_written_reaches_nobody_else(config: EngineConfig) {
+    let server = Server::new(config);
     let mut bystander = server.client();
     bystander.round_trip();
     for last in ["abort", "panic", "!"] {
@@ -82,9 +89,8 @@ fn what_an_ended_connection_had_written_reaches_nobody_else() {
     }
 }
 
-#[test]
-fn messages_after_the_last_one_are_not_handled() {
-    let server = Server::new();
+fn messages_after_the_last_one_are_not_handled(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("done\necho never\ncount 1\n");
     assert_eq!(client.rest(), b"");
@@ -93,9 +99,8 @@ fn messages_after_the_last_one_are_not_handled() {
     assert_eq!(server.listener().service(0), 0);
 }
 
-#[test]
-fn a_lingering_peer_does_not_stay() {
-    let server = Server::new();
+fn a_lingering_peer_does_not_stay(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("done\n");
     assert_eq!(client.rest(), b"");
@@ -103,9 +108,8 @@ fn a_lingering_peer_does_not_stay() {
     server.expect_close(Reason::DONE);
 }
 
-#[test]
-fn a_refused_peer_reads_the_answer_and_the_end() {
-    let server = Server::new();
+fn a_refused_peer_reads_the_answer_and_the_end(config: EngineConfig) {
+    let server = Server::new(config);
     *server.control.refuse.lock().unwrap() = Some(Refusal { reason: Reason::OVERLOADED, answer: b"go away" });
     let mut client = server.client();
     // What it has said meanwhile does not cost it the answer.

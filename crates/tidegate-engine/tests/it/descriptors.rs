@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidegate_engine::{ListenerWord, ProcessWord};
+use tidegate_engine::{EngineConfig, ListenerWord, ProcessWord};
 
 use crate::support::{Client, PATIENCE, Server, Setup};
 
@@ -21,8 +21,8 @@ const ROOM: u64 = 8;
 const ANSWER: &[u8] = b"503 not now\n";
 
 /// The child's life.
-fn serve(overload_answer: Option<&'static [u8]>) {
-    let server = Server::start(Setup { overload_answer, ..Setup::default() });
+fn serve(config: EngineConfig, overload_answer: Option<&'static [u8]>) {
+    let server = Server::start(Setup { overload_answer, ..Setup::new(config) });
     let highest = highest_descriptor();
     let fillers = fill_up_to(highest);
     let limit = Rlimit { current: Some(highest + 1 + ROOM), ..getrlimit(Resource::Nofile) };
@@ -67,9 +67,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(test: &str) -> Self {
+    fn start(config: EngineConfig, case: &str) -> Self {
+        let model = format!("{:?}", config.trigger).to_lowercase();
+        let test = format!("descriptors::{model}::{case}");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .args(["--exact", &test, "--nocapture", "--test-threads=1"])
             .env(ROLE, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -123,12 +125,16 @@ fn fill(process: &Process) -> Vec<Client> {
         .collect()
 }
 
-#[test]
-fn a_service_with_an_answer_gives_it() {
+under_each_model!(
+    a_service_with_an_answer_gives_it,
+    without_an_answer_peers_wait_and_the_server_does_not_spin,
+);
+
+fn a_service_with_an_answer_gives_it(config: EngineConfig) {
     if is_child() {
-        return serve(Some(ANSWER));
+        return serve(config, Some(ANSWER));
     }
-    let process = Process::start("descriptors::a_service_with_an_answer_gives_it");
+    let process = Process::start(config, "a_service_with_an_answer_gives_it");
     let mut served = fill(&process);
     for _ in 0..100 {
         let mut refused = Client::new(process.address);
@@ -152,12 +158,11 @@ fn a_service_with_an_answer_gives_it() {
     assert!(exhausted >= 1 && overloaded == 100 + tries, "{exhausted}, {overloaded}");
 }
 
-#[test]
-fn without_an_answer_peers_wait_and_the_server_does_not_spin() {
+fn without_an_answer_peers_wait_and_the_server_does_not_spin(config: EngineConfig) {
     if is_child() {
-        return serve(None);
+        return serve(config, None);
     }
-    let process = Process::start("descriptors::without_an_answer_peers_wait_and_the_server_does_not_spin");
+    let process = Process::start(config, "without_an_answer_peers_wait_and_the_server_does_not_spin");
     let mut served = fill(&process);
     let waiting: Vec<Client> = (0..20).map(|_| Client::new(process.address)).collect();
     waiting.iter().for_each(|client| client.send("echo at last\n"));

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tidegate_engine::{ListenerWord, Reason};
+use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 
 use crate::support::{Server, Setup, pattern, until};
 
@@ -20,11 +20,20 @@ fn file(server: &Server) -> (File, Vec<u8>) {
     (file, content)
 }
 
-#[test]
-fn files_and_bytes_come_in_the_order_they_were_sent() {
+under_each_model!(
+    files_and_bytes_come_in_the_order_they_were_sent,
+    a_peer_that_reads_late_gets_all_of_it,
+    a_file_outlives_the_close_that_was_asked_for,
+    a_peer_that_asks_for_files_and_reads_none_is_not_read_from,
+    a_file_that_shrinks_is_a_reset_and_never_padding,
+    a_file_that_is_shorter_than_promised_from_the_start_is_a_reset,
+    a_file_that_ends_early_is_noticed_though_the_kernel_would_take_more,
+);
+
+fn files_and_bytes_come_in_the_order_they_were_sent(config: EngineConfig) {
     // A small buffer is full before a turn's share is sent, a large one is not.
     for send_buffer in [16 << 10, 400 << 10] {
-        in_order(&Server::start(Setup { send_buffer, ..Setup::default() }));
+        in_order(&Server::start(Setup { send_buffer, ..Setup::new(config) }));
     }
 }
 
@@ -45,9 +54,8 @@ fn in_order(server: &Server) {
     until(|| server.count(ListenerWord::BytesOut) == sent as u64);
 }
 
-#[test]
-fn a_peer_that_reads_late_gets_all_of_it() {
-    let server = Server::new();
+fn a_peer_that_reads_late_gets_all_of_it(config: EngineConfig) {
+    let server = Server::new(config);
     let (_file, content) = file(&server);
     let (mut client, handle) = server.client_with_handle();
     client.send(format!("file 0 {LEN}\n"));
@@ -67,9 +75,8 @@ fn a_peer_that_reads_late_gets_all_of_it() {
     assert_eq!(closed.bytes_out, (LEN + 200 + "behind\nfrom another thread\n".len()) as u64);
 }
 
-#[test]
-fn a_file_outlives_the_close_that_was_asked_for() {
-    let server = Server::new();
+fn a_file_outlives_the_close_that_was_asked_for(config: EngineConfig) {
+    let server = Server::new(config);
     let (_file, content) = file(&server);
     let mut client = server.client();
     client.send(format!("file 0 {LEN}\ndone\n"));
@@ -78,9 +85,8 @@ fn a_file_outlives_the_close_that_was_asked_for() {
     server.expect_close(Reason::DONE);
 }
 
-#[test]
-fn a_peer_that_asks_for_files_and_reads_none_is_not_read_from() {
-    let server = Server::with(|limits| {
+fn a_peer_that_asks_for_files_and_reads_none_is_not_read_from(config: EngineConfig) {
+    let server = Server::with(config, |limits| {
         limits.high_water_bytes = 20 << 10;
         limits.low_water_bytes = 2 << 10;
     });
@@ -96,9 +102,8 @@ fn a_peer_that_asks_for_files_and_reads_none_is_not_read_from() {
     writer.join().unwrap().unwrap();
 }
 
-#[test]
-fn a_file_that_shrinks_is_a_reset_and_never_padding() {
-    let server = Server::new();
+fn a_file_that_shrinks_is_a_reset_and_never_padding(config: EngineConfig) {
+    let server = Server::new(config);
     let (file, content) = file(&server);
     let mut client = server.client();
     client.send(format!("file 0 {LEN}\necho behind\n"));
@@ -110,9 +115,8 @@ fn a_file_that_shrinks_is_a_reset_and_never_padding() {
     server.expect_close(Reason::FILE_SHRANK);
 }
 
-#[test]
-fn a_file_that_is_shorter_than_promised_from_the_start_is_a_reset() {
-    let server = Server::new();
+fn a_file_that_is_shorter_than_promised_from_the_start_is_a_reset(config: EngineConfig) {
+    let server = Server::new(config);
     let (_file, _) = file(&server);
     let mut bystander = server.client();
     let mut client = server.client();
@@ -122,9 +126,8 @@ fn a_file_that_is_shorter_than_promised_from_the_start_is_a_reset() {
     bystander.round_trip();
 }
 
-#[test]
-fn a_file_that_ends_early_is_noticed_though_the_kernel_would_take_more() {
-    let server = Server::new();
+fn a_file_that_ends_early_is_noticed_though_the_kernel_would_take_more(config: EngineConfig) {
+    let server = Server::new(config);
     let (_file, content) = file(&server);
     let mut client = server.client();
     // It has waited for the kernel before, and is not told again of what was never refused.

@@ -7,9 +7,19 @@ use tidegate_engine::{EngineConfig, HandleError, ListenerWord, ProcessWord, Reas
 use crate::lab::{Bomb, Note, Seen};
 use crate::support::{Server, Setup, until};
 
-#[test]
-fn several_threads_send_to_one_connection() {
-    let server = Server::new();
+under_each_model!(
+    several_threads_send_to_one_connection,
+    a_close_with_fin_delivers_what_is_queued,
+    a_close_with_reset_is_one,
+    a_stale_handle_is_gone,
+    a_stale_handle_never_reaches_the_next_user_of_its_slot,
+    letters_that_come_too_late_are_counted_and_dropped,
+    a_full_mailbox_says_so,
+    a_handle_of_the_wrong_type_is_a_panic_of_its_connection,
+);
+
+fn several_threads_send_to_one_connection(config: EngineConfig) {
+    let server = Server::new(config);
     let (mut client, handle) = server.client_with_handle();
     assert!(handle.is_open());
     std::thread::scope(|scope| {
@@ -36,9 +46,8 @@ fn several_threads_send_to_one_connection() {
     });
 }
 
-#[test]
-fn a_close_with_fin_delivers_what_is_queued() {
-    let server = Server::new();
+fn a_close_with_fin_delivers_what_is_queued(config: EngineConfig) {
+    let server = Server::new(config);
     let (mut client, handle) = server.client_with_handle();
     handle.send("last words\n").unwrap();
     handle.close(Reason::CLOSED_BY_PROGRAM).unwrap();
@@ -49,18 +58,16 @@ fn a_close_with_fin_delivers_what_is_queued() {
     server.expect_close(Reason::CLOSED_BY_PROGRAM);
 }
 
-#[test]
-fn a_close_with_reset_is_one() {
-    let server = Server::new();
+fn a_close_with_reset_is_one(config: EngineConfig) {
+    let server = Server::new(config);
     let (mut client, handle) = server.client_with_handle();
     handle.close(Reason::FLOOD).unwrap();
     client.until_reset();
     server.expect_close(Reason::FLOOD);
 }
 
-#[test]
-fn a_stale_handle_is_gone() {
-    let mut server = Server::new();
+fn a_stale_handle_is_gone(config: EngineConfig) {
+    let mut server = Server::new(config);
     let (client, handle) = server.client_with_handle();
     drop(client);
     server.expect_close(Reason::PEER_CLOSED);
@@ -75,10 +82,9 @@ fn a_stale_handle_is_gone() {
     assert_eq!(other.send("hello"), Err(HandleError::Gone));
 }
 
-#[test]
-fn a_stale_handle_never_reaches_the_next_user_of_its_slot() {
-    let config = EngineConfig { max_connections: 4, ..EngineConfig::default() };
-    let server = Server::start(Setup { config, ..Setup::default() });
+fn a_stale_handle_never_reaches_the_next_user_of_its_slot(config: EngineConfig) {
+    let config = EngineConfig { max_connections: 4, ..config };
+    let server = Server::start(Setup::new(config));
     let stop = AtomicBool::new(false);
     let (delivered, gone) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -121,9 +127,8 @@ fn a_stale_handle_never_reaches_the_next_user_of_its_slot() {
     assert!(delivered.load(Ordering::Relaxed) >= 1500);
 }
 
-#[test]
-fn letters_that_come_too_late_are_counted_and_dropped() {
-    let server = Server::new();
+fn letters_that_come_too_late_are_counted_and_dropped(config: EngineConfig) {
+    let server = Server::new(config);
     let (client, handle) = server.client_with_handle();
     let mut other = server.client();
     other.send("block\n");
@@ -140,9 +145,8 @@ fn letters_that_come_too_late_are_counted_and_dropped() {
     drop(client);
 }
 
-#[test]
-fn a_full_mailbox_says_so() {
-    let server = Server::new();
+fn a_full_mailbox_says_so(config: EngineConfig) {
+    let server = Server::new(config);
     let (mut client, handle) = server.client_with_handle();
     let other = server.client();
     other.send("block\n");
@@ -159,9 +163,8 @@ fn a_full_mailbox_says_so() {
     client.expect("room again");
 }
 
-#[test]
-fn a_handle_of_the_wrong_type_is_a_panic_of_its_connection() {
-    let server = Server::new();
+fn a_handle_of_the_wrong_type_is_a_panic_of_its_connection(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("wrong\n");
     client.until_reset();

@@ -34,13 +34,25 @@ impl Service for Echo {
     }
 }
 
-#[test]
-fn a_hundred_connections_get_their_own_bytes_back() {
+under_each_model!(
+    a_hundred_connections_get_their_own_bytes_back,
+    a_stream_may_be_split_anywhere,
+    a_stream_may_come_byte_by_byte,
+    thousands_in_one_write_are_answered_in_order_with_bounded_output,
+    everything_before_the_peers_end_is_answered,
+    an_unfinished_message_at_the_end_is_dropped,
+    input_waits_while_the_service_has_paused,
+    a_timer_may_resume_what_a_message_paused,
+    a_message_over_the_limit_ends_the_connection,
+    broken_input_ends_the_connection_without_an_answer,
+    large_bodies_pass_in_pieces,
+);
+
+fn a_hundred_connections_get_their_own_bytes_back(config: EngineConfig) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("echo");
     let socket = Socket::shared(UnixListener::bind(&path).unwrap());
-    let running =
-        LoopBuilder::new(EngineConfig::default()).listen("echo", socket, || Ok(Echo)).spawn().unwrap();
+    let running = LoopBuilder::new(config).listen("echo", socket, || Ok(Echo)).spawn().unwrap();
     std::thread::scope(|scope| {
         for seed in 1..=100u64 {
             let path = &path;
@@ -74,9 +86,8 @@ fn a_hundred_connections_get_their_own_bytes_back() {
 const SCRIPT: &str = "echo one\necho two\nbody 10\n0123456789count 5\necho three\n";
 const ANSWERS: [&str; 4] = ["one", "two", "body done", "three"];
 
-#[test]
-fn a_stream_may_be_split_anywhere() {
-    let server = Server::new();
+fn a_stream_may_be_split_anywhere(config: EngineConfig) {
+    let server = Server::new(config);
     let mut sent = 0;
     for at in 1..SCRIPT.len() {
         let mut client = server.client();
@@ -95,9 +106,8 @@ fn a_stream_may_be_split_anywhere() {
     assert_eq!(server.count(ListenerWord::BytesIn), sent);
 }
 
-#[test]
-fn a_stream_may_come_byte_by_byte() {
-    let server = Server::new();
+fn a_stream_may_come_byte_by_byte(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     for (n, byte) in SCRIPT.bytes().enumerate() {
         client.send([byte]);
@@ -106,10 +116,9 @@ fn a_stream_may_come_byte_by_byte() {
     ANSWERS.iter().for_each(|line| client.expect(line));
 }
 
-#[test]
-fn thousands_in_one_write_are_answered_in_order_with_bounded_output() {
+fn thousands_in_one_write_are_answered_in_order_with_bounded_output(config: EngineConfig) {
     const HIGH: usize = 4096;
-    let server = Server::with(|limits| {
+    let server = Server::with(config, |limits| {
         limits.high_water_bytes = HIGH;
         limits.low_water_bytes = 1024;
     });
@@ -129,9 +138,8 @@ fn thousands_in_one_write_are_answered_in_order_with_bounded_output() {
     assert!(most <= HIGH + 51, "{most} bytes of output were queued");
 }
 
-#[test]
-fn everything_before_the_peers_end_is_answered() {
-    let server = Server::with(|limits| {
+fn everything_before_the_peers_end_is_answered(config: EngineConfig) {
+    let server = Server::with(config, |limits| {
         limits.high_water_bytes = 2000;
         limits.low_water_bytes = 1000;
     });
@@ -144,9 +152,8 @@ fn everything_before_the_peers_end_is_answered() {
     server.expect_close(Reason::PEER_CLOSED);
 }
 
-#[test]
-fn an_unfinished_message_at_the_end_is_dropped() {
-    let server = Server::new();
+fn an_unfinished_message_at_the_end_is_dropped(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("echo whole\necho half");
     client.end_input();
@@ -154,9 +161,8 @@ fn an_unfinished_message_at_the_end_is_dropped() {
     server.expect_close(Reason::PEER_CLOSED);
 }
 
-#[test]
-fn input_waits_while_the_service_has_paused() {
-    let server = Server::new();
+fn input_waits_while_the_service_has_paused(config: EngineConfig) {
+    let server = Server::new(config);
     let (mut client, handle) = server.client_with_handle();
     client.send("echo before\npause\necho after\n");
     client.expect("before");
@@ -168,18 +174,16 @@ fn input_waits_while_the_service_has_paused() {
     client.expect("much later");
 }
 
-#[test]
-fn a_timer_may_resume_what_a_message_paused() {
-    let server = Server::new();
+fn a_timer_may_resume_what_a_message_paused(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("timer 7 1\npause\necho after\n");
     client.end_input();
     assert_eq!(client.rest(), b"timer 7\nafter\n");
 }
 
-#[test]
-fn a_message_over_the_limit_ends_the_connection() {
-    let server = Server::with(|limits| limits.max_input_bytes = 1000);
+fn a_message_over_the_limit_ends_the_connection(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.max_input_bytes = 1000);
     let mut client = server.client();
     client.send([b'x'; 1001]);
     client.until_reset();
@@ -195,9 +199,8 @@ fn a_message_over_the_limit_ends_the_connection() {
     assert!(client.line().ends_with("fits"));
 }
 
-#[test]
-fn broken_input_ends_the_connection_without_an_answer() {
-    let server = Server::new();
+fn broken_input_ends_the_connection_without_an_answer(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("!");
     assert_eq!(client.until_reset(), b"");
@@ -206,9 +209,8 @@ fn broken_input_ends_the_connection_without_an_answer() {
     assert_eq!(server.metrics.get(ProcessWord::Panics), 0);
 }
 
-#[test]
-fn large_bodies_pass_in_pieces() {
-    let server = Server::new();
+fn large_bodies_pass_in_pieces(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     let mut bytes = b"body 3000000\n".to_vec();
     bytes.extend(pattern(3_000_000));

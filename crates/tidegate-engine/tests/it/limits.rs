@@ -4,10 +4,14 @@ use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 
 use crate::support::{Client, Server, Setup};
 
-#[test]
-fn peers_over_the_limit_wait_and_are_served_when_there_is_room() {
-    let config = EngineConfig { max_connections: 2, ..EngineConfig::default() };
-    let server = Server::start(Setup { config, ..Setup::default() });
+under_each_model!(
+    peers_over_the_limit_wait_and_are_served_when_there_is_room,
+    connections_come_and_go_by_the_thousand,
+);
+
+fn peers_over_the_limit_wait_and_are_served_when_there_is_room(config: EngineConfig) {
+    let config = EngineConfig { max_connections: 2, ..config };
+    let server = Server::start(Setup::new(config));
     let mut first = server.client();
     let mut second = server.client();
     first.round_trip();
@@ -29,10 +33,9 @@ fn peers_over_the_limit_wait_and_are_served_when_there_is_room() {
     assert_eq!(server.count(ListenerWord::Accepted), 5);
 }
 
-#[test]
-fn connections_come_and_go_by_the_thousand() {
-    let config = EngineConfig { max_connections: 8, ..EngineConfig::default() };
-    let server = Server::start(Setup { config, ..Setup::default() });
+fn connections_come_and_go_by_the_thousand(config: EngineConfig) {
+    let config = EngineConfig { max_connections: 8, ..config };
+    let server = Server::start(Setup::new(config));
     let address = server.address;
     std::thread::scope(|scope| {
         for _ in 0..16 {

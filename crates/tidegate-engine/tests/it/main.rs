@@ -1,5 +1,62 @@
 //! The engine with real sockets: a service that does what its peers tell it, and clients that never wait for ever.
 
+/// Runs each case with each way a loop can work. A case that is in no list is dead code, which the compiler reports.
+#[cfg(test)]
+macro_rules! under_each_model {
+    ($($case:ident),+ $(,)?) => {
+        under_each_model!(@ level, Level, $($case)+);
+        under_each_model!(@ edge, Edge, $($case)+);
+        under_each_model!(@ oneshot, Oneshot, $($case)+);
+    };
+    (@ $name:ident, $trigger:ident, $($case:ident)+) => {
+        mod $name {
+            use tidegate_engine::{EngineConfig, Trigger};
+            $(
+                #[test]
+                fn $case() {
+                    super::$case(EngineConfig { trigger: Trigger::$trigger, ..EngineConfig::default() });
+                }
+            )+
+        }
+    };
+}
+
+/// Makes tests of the cases again, one for each queue of timers but the default, which all other tests have.
+#[cfg(test)]
+macro_rules! with_each_other_timer_queue {
+    ($($case:ident),+ $(,)?) => {
+        with_each_other_timer_queue!(@ heap, Heap, $($case)+);
+        with_each_other_timer_queue!(@ tree, Tree, $($case)+);
+        with_each_other_timer_queue!(@ list, List, $($case)+);
+    };
+    (@ $name:ident, $timers:ident, $($case:ident)+) => {
+        mod $name {
+            use tidegate_engine::{EngineConfig, TimerKind};
+            $(
+                #[test]
+                fn $case() {
+                    super::$case(EngineConfig { timers: TimerKind::$timers, ..EngineConfig::default() });
+                }
+            )+
+        }
+    };
+}
+
+/// As `under_each_model`, but at the same time: for cases that mostly wait.
+#[cfg(test)]
+macro_rules! under_all_models_at_once {
+    ($($case:ident),+ $(,)?) => {
+        mod at_once {
+            $(
+                #[test]
+                fn $case() {
+                    crate::support::under_all_models_at_once(super::$case);
+                }
+            )+
+        }
+    };
+}
+
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
@@ -20,6 +77,8 @@ mod limits;
 mod output;
 #[cfg(test)]
 mod panics;
+#[cfg(test)]
+mod rest;
 #[cfg(test)]
 mod retiring;
 #[cfg(test)]

@@ -9,11 +9,23 @@ use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 use crate::lab::{CHUNK, Seen, letters};
 use crate::support::{Server, Setup, pattern, until};
 
-#[test]
-fn a_peer_that_does_not_read_is_not_read_from() {
+under_each_model!(
+    a_peer_that_does_not_read_is_not_read_from,
+    a_service_that_sends_without_end_goes_on_from_on_drained,
+    a_peer_that_takes_nothing_is_reset_in_time,
+    an_ending_connection_whose_peer_takes_nothing_is_reset_in_time,
+    output_over_the_limit_of_a_connection_ends_it,
+    output_over_the_limit_of_the_loop_ends_the_connection_that_asks_for_more,
+    what_is_queued_outlives_a_close_and_then_comes_fin,
+    a_peer_that_writes_on_and_on_before_it_reads_gets_its_answer_too,
+);
+
+under_all_models_at_once!(a_peer_that_takes_little_but_something_is_served_on);
+
+fn a_peer_that_does_not_read_is_not_read_from(config: EngineConfig) {
     const HIGH: usize = 64 << 10;
     const ANSWER: u64 = 10_000;
-    let server = Server::with(|limits| {
+    let server = Server::with(config, |limits| {
         limits.high_water_bytes = HIGH;
         limits.low_water_bytes = 16 << 10;
     });
@@ -33,11 +45,10 @@ fn a_peer_that_does_not_read_is_not_read_from() {
     client.round_trip();
 }
 
-#[test]
-fn a_service_that_sends_without_end_goes_on_from_on_drained() {
+fn a_service_that_sends_without_end_goes_on_from_on_drained(config: EngineConfig) {
     // To a peer that reads at once, and with a buffer that takes every chunk whole.
     for send_buffer in [16 << 10, 400 << 10] {
-        let mut setup = Setup { send_buffer, ..Setup::default() };
+        let mut setup = Setup { send_buffer, ..Setup::new(config) };
         setup.limits.high_water_bytes = 64 << 10;
         setup.limits.low_water_bytes = 16 << 10;
         let server = Server::start(setup);
@@ -52,25 +63,24 @@ fn a_service_that_sends_without_end_goes_on_from_on_drained() {
     }
 }
 
-#[test]
-fn a_peer_that_takes_nothing_is_reset_in_time() {
-    let server = Server::with(|limits| limits.write_timeout = Some(Duration::from_millis(50)));
+fn a_peer_that_takes_nothing_is_reset_in_time(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.write_timeout = Some(Duration::from_millis(50)));
     let mut client = server.client();
     client.send("big 4000000\n");
     server.expect_close(Reason::WRITE_TIMEOUT);
     assert!(client.until_reset().len() < 4_000_000);
 }
 
-#[test]
-fn a_peer_that_takes_little_but_something_is_served_on() {
+fn a_peer_that_takes_little_but_something_is_served_on(config: EngineConfig) {
     // Large enough that the kernel does not call it writable for some reads, each of which is progress though.
-    let mut setup = Setup { send_buffer: 200 << 10, ..Setup::default() };
-    setup.limits.write_timeout = Some(Duration::from_millis(200));
+    let mut setup = Setup { send_buffer: 200 << 10, ..Setup::new(config) };
+    setup.limits.write_timeout = Some(Duration::from_millis(500));
     let server = Server::start(setup);
     let mut client = server.client();
     client.send("big 1000000\n");
     let mut got = 0;
-    for _ in 0..16 {
+    // Three time-outs long. One is many reads: the peer's window opens in large steps, and machines are busy.
+    for _ in 0..32 {
         got += client.bytes(16 << 10).len();
         // The pace of the peer, not a wait for anything.
         std::thread::park_timeout(Duration::from_millis(50));
@@ -79,28 +89,25 @@ fn a_peer_that_takes_little_but_something_is_served_on() {
     client.round_trip();
 }
 
-#[test]
-fn an_ending_connection_whose_peer_takes_nothing_is_reset_in_time() {
-    let server = Server::with(|limits| limits.write_timeout = Some(Duration::from_millis(50)));
+fn an_ending_connection_whose_peer_takes_nothing_is_reset_in_time(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.write_timeout = Some(Duration::from_millis(50)));
     let mut client = server.client();
     client.send("big 4000000\ndone\n");
     server.expect_close(Reason::WRITE_TIMEOUT);
     client.until_reset();
 }
 
-#[test]
-fn output_over_the_limit_of_a_connection_ends_it() {
-    let server = Server::with(|limits| limits.max_output_bytes = 1_000_000);
+fn output_over_the_limit_of_a_connection_ends_it(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.max_output_bytes = 1_000_000);
     let mut client = server.client();
     client.send("big 3000000\n");
     client.until_reset();
     server.expect_close(Reason::OUTPUT_OVERFLOW);
 }
 
-#[test]
-fn output_over_the_limit_of_the_loop_ends_the_connection_that_asks_for_more() {
-    let config = EngineConfig { max_output_bytes: 1 << 20, ..EngineConfig::default() };
-    let server = Server::start(Setup { config, ..Setup::default() });
+fn output_over_the_limit_of_the_loop_ends_the_connection_that_asks_for_more(config: EngineConfig) {
+    let config = EngineConfig { max_output_bytes: 1 << 20, ..config };
+    let server = Server::start(Setup::new(config));
     let mut bystander = server.client();
     let mut client = server.client();
     client.send("big 3000000\n");
@@ -111,9 +118,8 @@ fn output_over_the_limit_of_the_loop_ends_the_connection_that_asks_for_more() {
     assert_eq!(bystander.line().len(), 1_000_000);
 }
 
-#[test]
-fn what_is_queued_outlives_a_close_and_then_comes_fin() {
-    let server = Server::new();
+fn what_is_queued_outlives_a_close_and_then_comes_fin(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     // Behind the last message there is more, which nobody reads: it must not turn FIN into a reset.
     client.send("big 4000000\ndone\n");
@@ -128,9 +134,8 @@ fn what_is_queued_outlives_a_close_and_then_comes_fin() {
     assert_eq!(closed.bytes_out, 4_000_001);
 }
 
-#[test]
-fn a_peer_that_writes_on_and_on_before_it_reads_gets_its_answer_too() {
-    let server = Server::with(|limits| limits.high_water_bytes = 4 << 20);
+fn a_peer_that_writes_on_and_on_before_it_reads_gets_its_answer_too(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.high_water_bytes = 4 << 20);
     let client = server.client();
     client.send("big 2000000\ndone\n");
     // More than a lingering connection throws away: at some point the server stops reading, and that is all.

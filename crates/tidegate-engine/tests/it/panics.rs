@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidegate_engine::{ProcessWord, Reason};
+use tidegate_engine::{EngineConfig, ProcessWord, Reason};
 
 use crate::lab::Note;
 use crate::support::{Client, Server, closes, until};
 
 /// Makes a callback panic by the commands in `script` and what `then` does; the bystander must not notice.
-fn check(callback: &str, script: &str, then: impl FnOnce(&Server, &Client)) {
-    let server = Server::with(|limits| {
+fn check(config: EngineConfig, callback: &str, script: &str, then: impl FnOnce(&Server, &Client)) {
+    let server = Server::with(config, |limits| {
         limits.body_timeout = Some(Duration::from_millis(20));
         limits.high_water_bytes = 1000;
         limits.low_water_bytes = 100;
@@ -27,44 +27,51 @@ fn check(callback: &str, script: &str, then: impl FnOnce(&Server, &Client)) {
     assert_eq!(closes(&server), 1, "{callback}");
 }
 
-#[test]
-fn in_decode() {
-    check("decode", "echo x\n", |_, _| {});
+under_each_model!(
+    in_decode,
+    in_on_message,
+    in_on_note,
+    in_on_timer,
+    in_on_drained,
+    in_on_deadline,
+    in_on_eof,
+    in_on_open,
+    in_on_close,
+    in_on_retire,
+);
+
+under_all_models_at_once!(many_at_once);
+
+fn in_decode(config: EngineConfig) {
+    check(config, "decode", "echo x\n", |_, _| {});
 }
 
-#[test]
-fn in_on_message() {
-    check("message", "panic\n", |_, _| {});
+fn in_on_message(config: EngineConfig) {
+    check(config, "message", "panic\n", |_, _| {});
 }
 
-#[test]
-fn in_on_note() {
-    check("none", "suspend\n", |server, _| server.suspended().post(Note::Panic).unwrap());
+fn in_on_note(config: EngineConfig) {
+    check(config, "none", "suspend\n", |server, _| server.suspended().post(Note::Panic).unwrap());
 }
 
-#[test]
-fn in_on_timer() {
-    check("timer", "timer 1 1\n", |_, _| {});
+fn in_on_timer(config: EngineConfig) {
+    check(config, "timer", "timer 1 1\n", |_, _| {});
 }
 
-#[test]
-fn in_on_drained() {
-    check("drained", "big 5000\n", |_, _| {});
+fn in_on_drained(config: EngineConfig) {
+    check(config, "drained", "big 5000\n", |_, _| {});
 }
 
-#[test]
-fn in_on_deadline() {
-    check("deadline", "body 5\n", |_, _| {});
+fn in_on_deadline(config: EngineConfig) {
+    check(config, "deadline", "body 5\n", |_, _| {});
 }
 
-#[test]
-fn in_on_eof() {
-    check("eof", "echo x\n", |_, client| client.end_input());
+fn in_on_eof(config: EngineConfig) {
+    check(config, "eof", "echo x\n", |_, client| client.end_input());
 }
 
-#[test]
-fn in_on_open() {
-    let server = Server::new();
+fn in_on_open(config: EngineConfig) {
+    let server = Server::new(config);
     let mut bystander = server.client();
     bystander.round_trip();
     server.control.panic_in_open.store(true, Ordering::Relaxed);
@@ -74,9 +81,8 @@ fn in_on_open() {
     assert_eq!((server.metrics.get(ProcessWord::Panics), closes(&server)), (1, 0));
 }
 
-#[test]
-fn in_on_close() {
-    let server = Server::new();
+fn in_on_close(config: EngineConfig) {
+    let server = Server::new(config);
     let mut bystander = server.client();
     let mut client = server.client();
     client.send("plan close\ndone\n");
@@ -87,9 +93,8 @@ fn in_on_close() {
     assert_eq!((server.metrics.get(ProcessWord::Panics), closes(&server)), (1, 1));
 }
 
-#[test]
-fn in_on_retire() {
-    let mut server = Server::new();
+fn in_on_retire(config: EngineConfig) {
+    let mut server = Server::new(config);
     let mut other = server.client();
     other.send("suspend\n");
     let handle = server.suspended();
@@ -106,9 +111,8 @@ fn in_on_retire() {
     assert_eq!(closes(&server), 2);
 }
 
-#[test]
-fn many_at_once() {
-    let server = Server::new();
+fn many_at_once(config: EngineConfig) {
+    let server = Server::new(config);
     let mut bystander = server.client();
     let clients: Vec<Client> = (0..200).map(|_| server.client()).collect();
     clients.iter().for_each(|client| client.send("panic\n"));

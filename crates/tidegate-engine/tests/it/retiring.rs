@@ -4,16 +4,24 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidegate_engine::{ListenerWord, Reason};
+use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 
 use crate::lab::{Note, Seen};
 use crate::support::{Client, Server, closes};
 
 const LONG: Duration = Duration::from_secs(60);
 
-#[test]
-fn what_is_in_flight_is_answered_and_what_is_idle_is_ended() {
-    let mut server = Server::new();
+under_each_model!(
+    what_is_in_flight_is_answered_and_what_is_idle_is_ended,
+    what_had_arrived_before_is_still_served,
+    what_is_left_is_closed_when_the_grace_is_over,
+    a_loop_without_connections_ends_at_once,
+    a_stop_closes_everything_once,
+    a_stop_ends_a_retirement,
+);
+
+fn what_is_in_flight_is_answered_and_what_is_idle_is_ended(config: EngineConfig) {
+    let mut server = Server::new(config);
     let mut idle = server.client();
     idle.round_trip();
     let mut busy = server.client();
@@ -34,9 +42,8 @@ fn what_is_in_flight_is_answered_and_what_is_idle_is_ended() {
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
 }
 
-#[test]
-fn what_had_arrived_before_is_still_served() {
-    let mut server = Server::new();
+fn what_had_arrived_before_is_still_served(config: EngineConfig) {
+    let mut server = Server::new(config);
     let mut known: Vec<Client> = Vec::new();
     for n in 1..=1200 {
         known.push(server.client());
@@ -62,9 +69,8 @@ fn what_had_arrived_before_is_still_served() {
     assert_eq!(server.listener().closed(Reason::SHUTDOWN), 1301);
 }
 
-#[test]
-fn what_is_left_is_closed_when_the_grace_is_over() {
-    let mut server = Server::new();
+fn what_is_left_is_closed_when_the_grace_is_over(config: EngineConfig) {
+    let mut server = Server::new(config);
     let mut client = server.client();
     client.send("stay\necho staying\n");
     client.expect("staying");
@@ -77,17 +83,15 @@ fn what_is_left_is_closed_when_the_grace_is_over() {
     assert_eq!(closes(&server), 1);
 }
 
-#[test]
-fn a_loop_without_connections_ends_at_once() {
-    let mut server = Server::new();
+fn a_loop_without_connections_ends_at_once(config: EngineConfig) {
+    let mut server = Server::new(config);
     let running = server.running.take().unwrap();
     running.quit(LONG);
     running.join().unwrap();
 }
 
-#[test]
-fn a_stop_closes_everything_once() {
-    let mut server = Server::new();
+fn a_stop_closes_everything_once(config: EngineConfig) {
+    let mut server = Server::new(config);
     let mut clients: Vec<Client> = (0..50).map(|_| server.client()).collect();
     clients.iter_mut().for_each(Client::round_trip);
     clients[0].send("big 4000000\n");
@@ -107,9 +111,8 @@ fn a_stop_closes_everything_once() {
     assert_eq!(server.listener().closed(Reason::DONE), 1);
 }
 
-#[test]
-fn a_stop_ends_a_retirement() {
-    let mut server = Server::new();
+fn a_stop_ends_a_retirement(config: EngineConfig) {
+    let mut server = Server::new(config);
     let mut client = server.client();
     client.send("stay\necho staying\n");
     client.expect("staying");

@@ -11,13 +11,24 @@ use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{
     Closed, ConnHandle, EngineConfig, Limits, ListenerMetrics, ListenerWord, LoopBuilder, Metrics,
-    ProcessMetrics, Reason, Running,
+    ProcessMetrics, Reason, Running, Trigger,
 };
 
 use crate::lab::{Control, Lab, Note, Seen};
 
 /// Far more than any of these tests needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a case with each way a loop can work, at the same time. The threads' names tell them apart when one fails.
+pub(crate) fn under_all_models_at_once(case: fn(EngineConfig)) {
+    std::thread::scope(|scope| {
+        for trigger in [Trigger::Level, Trigger::Edge, Trigger::Oneshot] {
+            let config = EngineConfig { trigger, ..EngineConfig::default() };
+            let thread = std::thread::Builder::new().name(format!("{trigger:?}"));
+            thread.spawn_scoped(scope, move || case(config)).unwrap();
+        }
+    });
+}
 
 /// A loop that serves a [`Lab`]. When it is dropped it is stopped, and its books must balance.
 pub(crate) struct Server {
@@ -38,24 +49,19 @@ pub(crate) struct Setup {
     pub(crate) send_buffer: usize,
 }
 
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            config: EngineConfig::default(),
-            limits: Limits::default(),
-            overload_answer: None,
-            send_buffer: 32 << 10,
-        }
+impl Setup {
+    pub(crate) fn new(config: EngineConfig) -> Self {
+        Self { config, limits: Limits::default(), overload_answer: None, send_buffer: 32 << 10 }
     }
 }
 
 impl Server {
-    pub(crate) fn new() -> Self {
-        Self::start(Setup::default())
+    pub(crate) fn new(config: EngineConfig) -> Self {
+        Self::start(Setup::new(config))
     }
 
-    pub(crate) fn with(change: impl FnOnce(&mut Limits)) -> Self {
-        let mut setup = Setup::default();
+    pub(crate) fn with(config: EngineConfig, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut setup = Setup::new(config);
         change(&mut setup.limits);
         Self::start(setup)
     }

@@ -1,13 +1,22 @@
 //! `Flow::Suspend`: a message whose answer comes from another thread.
 
-use tidegate_engine::{ListenerWord, Reason};
+use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 
 use crate::lab::Note;
 use crate::support::Server;
 
-#[test]
-fn messages_wait_for_the_note_and_keep_their_order() {
-    let server = Server::new();
+under_each_model!(
+    messages_wait_for_the_note_and_keep_their_order,
+    a_note_may_suspend_anew,
+    the_peers_end_meanwhile_is_told_afterwards,
+    each_message_of_a_batch_may_suspend,
+    what_decode_waited_for_once_does_not_hold_back_what_is_shorter,
+    a_reset_meanwhile_ends_the_connection,
+    a_note_may_end_the_connection,
+);
+
+fn messages_wait_for_the_note_and_keep_their_order(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("echo one\nsuspend\necho two\n");
     let handle = server.suspended();
@@ -22,9 +31,8 @@ fn messages_wait_for_the_note_and_keep_their_order() {
     assert_eq!(server.count(ListenerWord::Messages), 5);
 }
 
-#[test]
-fn a_note_may_suspend_anew() {
-    let server = Server::new();
+fn a_note_may_suspend_anew(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("suspend\necho free\n");
     let handle = server.suspended();
@@ -38,9 +46,8 @@ fn a_note_may_suspend_anew() {
     client.expect("free");
 }
 
-#[test]
-fn the_peers_end_meanwhile_is_told_afterwards() {
-    let server = Server::new();
+fn the_peers_end_meanwhile_is_told_afterwards(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("suspend\necho last\n");
     client.end_input();
@@ -50,9 +57,8 @@ fn the_peers_end_meanwhile_is_told_afterwards() {
     server.expect_close(Reason::PEER_CLOSED);
 }
 
-#[test]
-fn each_message_of_a_batch_may_suspend() {
-    let server = Server::new();
+fn each_message_of_a_batch_may_suspend(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("suspend\n".repeat(100));
     client.end_input();
@@ -63,9 +69,8 @@ fn each_message_of_a_batch_may_suspend() {
     assert_eq!(client.rest(), b"");
 }
 
-#[test]
-fn what_decode_waited_for_once_does_not_hold_back_what_is_shorter() {
-    let server = Server::new();
+fn what_decode_waited_for_once_does_not_hold_back_what_is_shorter(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     // The first piece makes `decode` ask for a length that the message after the suspension does not have.
     let piece = format!("echo {}", "long".repeat(10));
@@ -78,9 +83,8 @@ fn what_decode_waited_for_once_does_not_hold_back_what_is_shorter() {
     client.expect("x");
 }
 
-#[test]
-fn a_reset_meanwhile_ends_the_connection() {
-    let server = Server::new();
+fn a_reset_meanwhile_ends_the_connection(config: EngineConfig) {
+    let server = Server::new(config);
     let client = server.client();
     client.send("suspend\n");
     let handle = server.suspended();
@@ -90,9 +94,8 @@ fn a_reset_meanwhile_ends_the_connection() {
     assert!(handle.post(Note::Say("too late".into())).is_err());
 }
 
-#[test]
-fn a_note_may_end_the_connection() {
-    let server = Server::new();
+fn a_note_may_end_the_connection(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("suspend\necho never\n");
     server.suspended().post(Note::Done).unwrap();

@@ -3,16 +3,42 @@
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-use tidegate_engine::{ListenerWord, Reason};
+use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 
 use crate::lab::Note;
 use crate::support::{PATIENCE, Server};
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(60));
 
-#[test]
-fn timers_fire_in_order_and_never_early() {
-    let server = Server::new();
+under_each_model!(
+    timers_fire_in_order_and_never_early,
+    a_timer_is_replaced_and_cancelled_by_its_token,
+    a_timer_that_sets_itself_for_now_does_not_hold_the_loop,
+    timers_end_with_their_connection,
+    a_silent_peer_is_reset,
+    a_head_has_one_deadline_that_bytes_do_not_extend,
+    a_service_may_answer_a_deadline_and_gets_the_next_one,
+    a_deadline_of_zero_ends_the_connection_and_not_the_loop,
+);
+
+with_each_other_timer_queue!(
+    timers_fire_in_order_and_never_early,
+    a_timer_is_replaced_and_cancelled_by_its_token,
+    a_timer_that_sets_itself_for_now_does_not_hold_the_loop,
+    timers_end_with_their_connection,
+    a_silent_peer_is_reset,
+    a_head_has_one_deadline_that_bytes_do_not_extend,
+    a_service_may_answer_a_deadline_and_gets_the_next_one,
+    a_deadline_of_zero_ends_the_connection_and_not_the_loop,
+);
+
+under_all_models_at_once!(
+    nothing_is_due_from_a_peer_that_waits_for_its_answer,
+    a_body_without_progress_is_reset_and_one_with_progress_is_not
+);
+
+fn timers_fire_in_order_and_never_early(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     let start = Instant::now();
     client.send("timer 1 60\ntimer 2 20\ntimer 3 40\n");
@@ -22,18 +48,16 @@ fn timers_fire_in_order_and_never_early() {
     }
 }
 
-#[test]
-fn a_timer_is_replaced_and_cancelled_by_its_token() {
-    let server = Server::new();
+fn a_timer_is_replaced_and_cancelled_by_its_token(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("timer 1 5\ntimer 2 5\ncancel 2\ncancel 9\ntimer 1 30\ntimer 3 60\n");
     client.expect("timer 1");
     client.expect("timer 3");
 }
 
-#[test]
-fn a_timer_that_sets_itself_for_now_does_not_hold_the_loop() {
-    let server = Server::new();
+fn a_timer_that_sets_itself_for_now_does_not_hold_the_loop(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     let mut other = server.client();
     client.send("timer 1 0 200\n");
@@ -43,9 +67,8 @@ fn a_timer_that_sets_itself_for_now_does_not_hold_the_loop() {
     other.round_trip();
 }
 
-#[test]
-fn timers_end_with_their_connection() {
-    let server = Server::new();
+fn timers_end_with_their_connection(config: EngineConfig) {
+    let server = Server::new(config);
     let mut client = server.client();
     client.send("timer 1 20\ntimer 2 3600000\ndone\n");
     assert_eq!(client.rest(), b"");
@@ -57,18 +80,16 @@ fn timers_end_with_their_connection() {
     client.expect("timer 3");
 }
 
-#[test]
-fn a_silent_peer_is_reset() {
-    let server = Server::with(|limits| limits.idle_timeout = SHORT);
+fn a_silent_peer_is_reset(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.idle_timeout = SHORT);
     let mut client = server.client();
     client.round_trip();
     assert_eq!(client.until_reset(), b"");
     server.expect_close(Reason::IDLE_TIMEOUT);
 }
 
-#[test]
-fn a_head_has_one_deadline_that_bytes_do_not_extend() {
-    let server = Server::with(|limits| limits.head_timeout = Some(Duration::from_millis(150)));
+fn a_head_has_one_deadline_that_bytes_do_not_extend(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.head_timeout = Some(Duration::from_millis(150)));
     let mut client = server.client();
     client.round_trip();
     let dribble = {
@@ -84,9 +105,8 @@ fn a_head_has_one_deadline_that_bytes_do_not_extend() {
     dribble.join().unwrap();
 }
 
-#[test]
-fn a_body_without_progress_is_reset_and_one_with_progress_is_not() {
-    let server = Server::with(|limits| {
+fn a_body_without_progress_is_reset_and_one_with_progress_is_not(config: EngineConfig) {
+    let server = Server::with(config, |limits| {
         limits.body_timeout = Some(Duration::from_millis(300));
         limits.idle_timeout = None;
     });
@@ -105,9 +125,8 @@ fn a_body_without_progress_is_reset_and_one_with_progress_is_not() {
     slow.round_trip();
 }
 
-#[test]
-fn a_service_may_answer_a_deadline_and_gets_the_next_one() {
-    let server = Server::with(|limits| limits.idle_timeout = SHORT);
+fn a_service_may_answer_a_deadline_and_gets_the_next_one(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.idle_timeout = SHORT);
     let mut client = server.client();
     client.send("patient\n");
     client.expect("late: Idle");
@@ -115,9 +134,8 @@ fn a_service_may_answer_a_deadline_and_gets_the_next_one() {
     server.expect_close(Reason::IDLE_TIMEOUT);
 }
 
-#[test]
-fn nothing_is_due_from_a_peer_that_waits_for_its_answer() {
-    let server = Server::with(|limits| limits.idle_timeout = Some(Duration::from_millis(600)));
+fn nothing_is_due_from_a_peer_that_waits_for_its_answer(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.idle_timeout = Some(Duration::from_millis(600)));
     let mut client = server.client();
     client.send("suspend\n");
     let handle = server.suspended();
@@ -136,9 +154,8 @@ fn nothing_is_due_from_a_peer_that_waits_for_its_answer() {
     assert_eq!(server.count(ListenerWord::Messages), 2);
 }
 
-#[test]
-fn a_deadline_of_zero_ends_the_connection_and_not_the_loop() {
-    let server = Server::with(|limits| limits.idle_timeout = Some(Duration::ZERO));
+fn a_deadline_of_zero_ends_the_connection_and_not_the_loop(config: EngineConfig) {
+    let server = Server::with(config, |limits| limits.idle_timeout = Some(Duration::ZERO));
     let mut client = server.client();
     client.until_reset();
     server.expect_close(Reason::IDLE_TIMEOUT);

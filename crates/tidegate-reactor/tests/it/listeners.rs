@@ -4,13 +4,25 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use tidegate_reactor::{AcceptError, Completion, Epoll, Errno, PeerAddress, Reactor, Token};
+use tidegate_reactor::{AcceptError, Completion, Epoll, Errno, PeerAddress, Reactor, Token, Trigger};
 
-use crate::support::{Bench, client, listener, until};
+use crate::support::{Bench, client, expect_rest, listener, until};
 
-#[test]
-fn a_connection_is_accepted_with_its_peers_address() {
-    let mut bench = Bench::new();
+with_each_trigger!(
+    a_connection_is_accepted_with_its_peers_address,
+    peers_of_a_unix_socket_have_no_address,
+    more_peers_than_one_turn_accepts_are_all_accepted,
+    a_paused_listener_is_silent_and_its_queue_waits,
+    what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders,
+    a_shared_socket_serves_each_peer_once,
+    a_queue_can_be_emptied_by_hand,
+    a_refused_peer_gets_the_answer_and_the_end,
+    a_waker_ends_the_wait_of_another_thread_every_time,
+    a_wait_lasts_until_its_deadline,
+);
+
+fn a_connection_is_accepted_with_its_peers_address(trigger: Trigger) {
+    let mut bench = Bench::new(trigger);
     let client = client(bench.address);
     let (listener, peer) = until(&mut bench.reactor, |_, completion| match completion {
         Completion::Accepted { listener, peer, .. } => Some((listener, peer)),
@@ -20,13 +32,12 @@ fn a_connection_is_accepted_with_its_peers_address() {
     assert_eq!(peer, PeerAddress::Inet(client.local_addr().unwrap()));
 }
 
-#[test]
-fn peers_of_a_unix_socket_have_no_address() {
+fn peers_of_a_unix_socket_have_no_address(trigger: Trigger) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let socket = UnixListener::bind(&path).unwrap();
     socket.set_nonblocking(true).unwrap();
-    let mut reactor = Epoll::new().unwrap();
+    let mut reactor = Epoll::new(trigger).unwrap();
     reactor.listen(socket.into(), true).unwrap();
     let mut peer = UnixStream::connect(&path).unwrap();
     let socket = until(&mut reactor, |_, completion| match completion {
@@ -42,9 +53,8 @@ fn peers_of_a_unix_socket_have_no_address() {
     });
 }
 
-#[test]
-fn more_peers_than_one_turn_accepts_are_all_accepted() {
-    let mut bench = Bench::new();
+fn more_peers_than_one_turn_accepts_are_all_accepted(trigger: Trigger) {
+    let mut bench = Bench::new(trigger);
     let clients: Vec<_> = (0..100).map(|_| client(bench.address)).collect();
     let mut accepted = Vec::new();
     while accepted.len() < clients.len() {
@@ -59,9 +69,8 @@ fn more_peers_than_one_turn_accepts_are_all_accepted() {
     }
 }
 
-#[test]
-fn a_paused_listener_is_silent_and_its_queue_waits() {
-    let mut bench = Bench::new();
+fn a_paused_listener_is_silent_and_its_queue_waits(trigger: Trigger) {
+    let mut bench = Bench::new(trigger);
     bench.reactor.pause_accept(bench.listener);
     bench.reactor.pause_accept(bench.listener);
     let _waiting = client(bench.address);
@@ -72,9 +81,8 @@ fn a_paused_listener_is_silent_and_its_queue_waits() {
     until(&mut bench.reactor, |_, c| matches!(c, Completion::Accepted { .. }).then_some(()));
 }
 
-#[test]
-fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders() {
-    let mut bench = Bench::new();
+fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders(trigger: Trigger) {
+    let mut bench = Bench::new(trigger);
     bench.reactor.unlisten(bench.listener);
     bench.reactor.unlisten(bench.listener);
     let peer = client(bench.address);
@@ -82,7 +90,7 @@ fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_hol
     expect_rest(&mut bench.reactor);
     let gone = bench.reactor.accept_now(bench.listener);
     assert!(matches!(gone, Err(AcceptError::Broken(Errno::BADF))), "{gone:?}");
-    let mut successor = Epoll::new().unwrap();
+    let mut successor = Epoll::new(trigger).unwrap();
     successor.listen(bench.socket.try_clone().unwrap(), false).unwrap();
     let address = until(&mut successor, |_, completion| match completion {
         Completion::Accepted { peer, .. } => Some(peer),
@@ -91,10 +99,9 @@ fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_hol
     assert_eq!(address, PeerAddress::Inet(peer.local_addr().unwrap()));
 }
 
-#[test]
-fn a_shared_socket_serves_each_peer_once() {
+fn a_shared_socket_serves_each_peer_once(trigger: Trigger) {
     let (socket, address) = listener();
-    let mut reactors: Vec<Epoll> = (0..2).map(|_| Epoll::new().unwrap()).collect();
+    let mut reactors: Vec<Epoll> = (0..2).map(|_| Epoll::new(trigger).unwrap()).collect();
     for reactor in &mut reactors {
         reactor.listen(socket.try_clone().unwrap().into(), true).unwrap();
     }
@@ -121,17 +128,8 @@ fn a_shared_socket_serves_each_peer_once() {
     assert_eq!(seen, expected);
 }
 
-/// A wait lasts: there is no event that is reported again and again and dropped.
-fn expect_rest(reactor: &mut Epoll) {
-    let deadline = reactor.now() + Duration::from_millis(20);
-    reactor.wait(Some(deadline)).unwrap();
-    assert!(reactor.next().is_none());
-    assert!(reactor.now() >= deadline, "the wait ended for nothing");
-}
-
-#[test]
-fn a_queue_can_be_emptied_by_hand() {
-    let mut bench = Bench::new();
+fn a_queue_can_be_emptied_by_hand(trigger: Trigger) {
+    let mut bench = Bench::new(trigger);
     bench.reactor.pause_accept(bench.listener);
     let peers: Vec<_> = (0..3).map(|_| client(bench.address)).collect();
     for peer in &peers {
@@ -141,9 +139,8 @@ fn a_queue_can_be_emptied_by_hand() {
     assert!(matches!(bench.reactor.accept_now(bench.listener), Err(AcceptError::Empty)));
 }
 
-#[test]
-fn a_refused_peer_gets_the_answer_and_the_end() {
-    let mut bench = Bench::new();
+fn a_refused_peer_gets_the_answer_and_the_end(trigger: Trigger) {
+    let mut bench = Bench::new(trigger);
     bench.reactor.pause_accept(bench.listener);
     assert_eq!(bench.reactor.refuse_one(bench.listener, b"nobody asked"), Err(AcceptError::Empty));
     let mut peer = client(bench.address);
@@ -154,9 +151,8 @@ fn a_refused_peer_gets_the_answer_and_the_end() {
     assert_eq!(answer, "full house");
 }
 
-#[test]
-fn a_waker_ends_the_wait_of_another_thread_every_time() {
-    let mut reactor = Epoll::new().unwrap();
+fn a_waker_ends_the_wait_of_another_thread_every_time(trigger: Trigger) {
+    let mut reactor = Epoll::new(trigger).unwrap();
     let waker = reactor.waker();
     let (go, turns) = std::sync::mpsc::channel::<()>();
     let other = std::thread::spawn(move || turns.iter().for_each(|()| waker.wake()));
@@ -173,9 +169,8 @@ fn a_waker_ends_the_wait_of_another_thread_every_time() {
     until(&mut reactor, |_, c| matches!(c, Completion::Woken).then_some(()));
 }
 
-#[test]
-fn a_wait_lasts_until_its_deadline() {
-    let mut reactor = Epoll::new().unwrap();
+fn a_wait_lasts_until_its_deadline(trigger: Trigger) {
+    let mut reactor = Epoll::new(trigger).unwrap();
     let deadline = reactor.now() + Duration::from_millis(20);
     while reactor.now() < deadline {
         reactor.wait(Some(deadline)).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tidegate_reactor::{Completion, Epoll, ListenerId, Reactor, Token};
+use tidegate_reactor::{Completion, Epoll, ListenerId, Reactor, Token, Trigger};
 
 /// Far more than any of these tests needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,10 +62,25 @@ pub(crate) fn until<T>(reactor: &mut Epoll, mut pick: impl FnMut(&mut Epoll, Com
     panic!("nothing came for {PATIENCE:?}");
 }
 
+/// A wait lasts: there is no event that is reported again and again and dropped.
+pub(crate) fn expect_rest(reactor: &mut Epoll) {
+    // What is said once may be left, and a signal may end a wait.
+    const MOST_TURNS: u32 = 3;
+    let deadline = reactor.now() + Duration::from_millis(20);
+    let mut turns = 0;
+    while reactor.now() < deadline {
+        reactor.wait(Some(deadline)).unwrap();
+        turns += 1;
+        let completion = reactor.next();
+        assert!(completion.is_none(), "{completion:?}");
+        assert!(turns <= MOST_TURNS, "{turns} waits ended for nothing");
+    }
+}
+
 impl Bench {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(trigger: Trigger) -> Self {
         let (socket, address) = listener();
-        let mut reactor = Epoll::new().unwrap();
+        let mut reactor = Epoll::new(trigger).unwrap();
         let listener = reactor.listen(socket.try_clone().unwrap().into(), false).unwrap();
         Self { reactor, listener, socket: socket.into(), address, generation: 1 }
     }

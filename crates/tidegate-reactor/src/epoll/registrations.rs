@@ -1,0 +1,102 @@
+//! `Registrations`: keeps what the kernel watches of each connection at what is wanted.
+//!
+//! Changes are noted when they happen and carried out together before the next wait, so that an event costs at most one
+//! epoll_ctl(2), and what is changed and changed back within a turn costs none. What is wanted, [`Trigger`] says.
+//!
+//! Invariant: between two waits, a connection whose registration differs from what is wanted stands in the list, once.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+use super::word::pack;
+use crate::source::{Source, Sources};
+use crate::trigger::Interest;
+use crate::{Token, Trigger};
+
+#[derive(Debug)]
+pub(super) struct Registrations {
+    trigger: Trigger,
+    /// The connections to look at before the next wait (`Source::unsynced`). Some may have been closed since.
+    unsynced: Vec<Token>,
+    /// Connections that the kernel refused to watch on, and why.
+    refused: Vec<(Token, Errno)>,
+}
+
+impl Registrations {
+    pub(super) fn new(trigger: Trigger) -> Self {
+        Self { trigger, unsynced: Vec::new(), refused: Vec::new() }
+    }
+
+    /// See [`Trigger::repeats`].
+    #[inline]
+    pub(super) fn repeats(&self) -> bool {
+        self.trigger.repeats()
+    }
+
+    /// Begins to watch a connection, for reading.
+    pub(super) fn add(&self, epoll: impl AsFd, token: Token, socket: impl AsFd) -> Result<(), Errno> {
+        epoll::add(epoll, socket, pack(token), self.trigger.flags(Interest::Read))
+    }
+
+    /// An event of this connection was reported.
+    #[inline]
+    pub(super) fn fired(&mut self, token: Token, source: &mut Source) {
+        // What is reported without any interest is ERR or HUP, which would only be reported again.
+        if self.trigger == Trigger::Oneshot && source.registered != Some(Interest::Neither) {
+            source.registered = None;
+            self.review(token, source);
+        }
+    }
+
+    /// The end of a connection, or that it broke, is being reported: nothing more will be read from it.
+    pub(super) fn end_reading(&mut self, token: Token, source: &mut Source) {
+        source.ended = true;
+        self.review(token, source);
+    }
+
+    /// The state of a connection changed, and with it perhaps what is wanted.
+    #[inline]
+    pub(super) fn review(&mut self, token: Token, source: &mut Source) {
+        if !source.unsynced && source.registered != Some(self.trigger.wanted(source)) {
+            source.unsynced = true;
+            self.unsynced.push(token);
+        }
+    }
+
+    /// Tells the kernel what has changed. To be called before each wait.
+    #[inline]
+    pub(super) fn sync_all(&mut self, epoll: BorrowedFd<'_>, sources: &mut Sources) {
+        while let Some(token) = self.unsynced.pop() {
+            if let Some(source) = sources.find(token) {
+                self.sync(epoll, token, source);
+            }
+        }
+    }
+
+    /// At most one epoll_ctl(2). Modifying looks at the readiness anew, so what became ready meanwhile is not missed.
+    fn sync(&mut self, epoll: BorrowedFd<'_>, token: Token, source: &mut Source) {
+        source.unsynced = false;
+        let wanted = Some(self.trigger.wanted(source));
+        if source.registered == wanted {
+            return;
+        }
+        let (Some(fd), Some(interest)) = (source.fd.as_ref(), wanted) else { return };
+        source.registered = wanted;
+        if let Err(errno) = epoll::modify(epoll, fd, pack(token), self.trigger.flags(interest)) {
+            self.refused.push((token, errno));
+        }
+    }
+
+    /// Whether [`take_refused`](Self::take_refused) has something.
+    #[inline]
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// A connection that is not watched any more though it should be. It may have been closed since.
+    pub(super) fn take_refused(&mut self) -> Option<(Token, Errno)> {
+        self.refused.pop()
+    }
+}
