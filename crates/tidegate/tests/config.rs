@@ -792,7 +792,6 @@ fn later_features_are_refused() {
         ("process.max_generations=9", "process.max_generations", "9 is not yet supported", "8"),
         ("process.hang_timeout=0s", "process.hang_timeout", "\"0s\" is not yet supported", "\"30s\""),
         ("engine.backend=uring", "engine.backend", "\"uring\" is not yet supported", "\"auto\" or \"epoll\""),
-        ("engine.trigger=level", "engine.trigger", "\"level\" is not yet supported", "\"edge\""),
         (
             "engine.dispatch=leader-follower",
             "engine.dispatch",
@@ -802,7 +801,6 @@ fn later_features_are_refused() {
         ("engine.acceptor=main", "engine.acceptor", "\"main\" is not yet supported", "\"each\""),
         ("engine.balance=hash", "engine.balance", "\"hash\" is not yet supported", "\"round-robin\""),
         ("engine.pool_threads=2", "engine.pool_threads", "2 is not yet supported", "\"auto\""),
-        ("engine.timers=heap", "engine.timers", "\"heap\" is not yet supported", "\"wheel\""),
         ("engine.cpu_affinity=[[0]]", "engine.cpu_affinity", "[[0]] is not yet supported", "[]"),
         ("engine.nice=-1", "engine.nice", "-1 is not yet supported", "0"),
         (

@@ -11,7 +11,7 @@ wrokers = 2
 
 [engine]
 dispatch = \"inlien\"
-trigger = \"level\"
+acceptor = \"main\"
 
 [web]
 root = 5

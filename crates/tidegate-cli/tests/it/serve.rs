@@ -9,7 +9,7 @@ use tidegate::Status;
 use tidegate::gateway::Client;
 
 use crate::http::{Connection, get, metric};
-use crate::processes::stop;
+use crate::processes::{Exit, stop};
 use crate::support::{BOUND, Setup, stdout, wait_until, worker};
 
 #[test]
@@ -22,6 +22,28 @@ fn the_built_in_site_welcomes() {
     assert!(welcome.body.contains("href=\"/hello\""), "{}", welcome.body);
     assert_eq!(get(server.address("web"), "/hello").body, "Hello, World!");
     assert_eq!(get(server.address("web"), "/nothing").status, 404);
+}
+
+#[test]
+fn every_model_serves_the_same_and_stops() {
+    for (trigger, timers) in [("level", "heap"), ("edge", "tree"), ("oneshot", "list")] {
+        let dir = tempdir().unwrap();
+        let setup = Setup::new(&dir).set(format!("engine.trigger={trigger}")).set("engine.loops=2");
+        let server = setup.set(format!("engine.timers={timers}")).start();
+        // Enough connections that each of the four loops has most likely had some.
+        let mut web: Vec<_> = (0..16).map(|_| Connection::open(server.address("web"))).collect();
+        for _ in 0..3 {
+            web.iter_mut().for_each(|connection| assert_eq!(connection.get("/hello").body, "Hello, World!"));
+        }
+        let mut client = Client::connect(server.address("gateway"), BOUND).unwrap();
+        client.ping().unwrap();
+        let told: Status = serde_json::from_str(&get(server.address("admin"), "/status").body).unwrap();
+        let requests =
+            |name: &str| told.listeners.iter().find(|listener| listener.name == name).unwrap().requests;
+        assert_eq!((requests("web"), requests("gateway")), (48, 1), "{trigger}");
+        drop((web, client));
+        assert_eq!(server.end(Signal::QUIT), Exit::Code(0), "{trigger}");
+    }
 }
 
 #[test]

@@ -268,8 +268,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("engine.backend", Kind::Word(Backend::WORDS), r#""auto""#,
         "The kernel interface under the loops. `\"auto\"` is epoll in this version.")
         .now(Now::Except(&[r#""uring""#])),
-    key("engine.trigger", Kind::Word(Trigger::WORDS), r#""edge""#, "How connections are registered with epoll.")
-        .now(Now::Only(&[r#""edge""#])),
+    key("engine.trigger", Kind::Word(Trigger::WORDS), r#""edge""#,
+        "How connections are registered with epoll: reported while ready, when they become ready, or once at a time."),
     key("engine.dispatch", Kind::Word(Dispatch::WORDS), r#""inline""#, "Where handlers run.")
         .now(Now::Only(&[r#""inline""#])),
     key("engine.loops", Kind::Int { min: 1, max: 256 }, "1", "Event loops per worker, each on a thread of its own; they share `max_connections` evenly."),
@@ -280,8 +280,8 @@ pub(crate) const KEYS: &[Key] = &[
         .now(Now::Only(&[r#""round-robin""#])),
     key("engine.pool_threads", Kind::IntOrAuto { min: 1, max: 1024 }, r#""auto""#,
         "Threads of the pool when `engine.dispatch` has one.").now(Now::Only(&[r#""auto""#])),
-    key("engine.timers", Kind::Word(Timers::WORDS), r#""wheel""#, "The data structure of the timers.")
-        .now(Now::Only(&[r#""wheel""#])),
+    key("engine.timers", Kind::Word(Timers::WORDS), r#""wheel""#,
+        "The data structure of deadlines and timers; the wheel is the fastest for the mix that a server has."),
     key("engine.max_connections", Kind::Int { min: 1, max: 1_000_000 }, "10000",
         "Connections per worker; the tables grow as needed up to it."),
     key("engine.idle_timeout", Kind::DurationOrOff { max: MONTH }, r#""10m""#,

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidegate_engine::{EngineConfig, Epoll, Loop, LoopBuilder, LoopHandle, Metrics, ProcessMetrics, Socket};
+use tidegate_engine::{
+    EngineConfig, Epoll, Loop, LoopBuilder, LoopHandle, Metrics, ProcessMetrics, Socket, TimerKind, Trigger,
+};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::status::StatusSource;
 use crate::{Error, ServerBuilder};
 
@@ -34,6 +36,17 @@ pub(crate) fn build_loop(
 pub(crate) fn engine_config(server: &ServerBuilder) -> EngineConfig {
     EngineConfig {
         max_connections: server.config.engine.max_connections.div_ceil(server.loop_count()),
+        trigger: match server.config.engine.trigger {
+            config::Trigger::Level => Trigger::Level,
+            config::Trigger::Edge => Trigger::Edge,
+            config::Trigger::Oneshot => Trigger::Oneshot,
+        },
+        timers: match server.config.engine.timers {
+            config::Timers::Wheel => TimerKind::Wheel,
+            config::Timers::Heap => TimerKind::Heap,
+            config::Timers::Tree => TimerKind::Tree,
+            config::Timers::List => TimerKind::List,
+        },
         ..EngineConfig::default()
     }
 }
