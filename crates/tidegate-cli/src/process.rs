@@ -62,8 +62,7 @@ impl ServerProcess {
         // Asked after the pidfd was opened: if that process holds the lock now, it is the one the pidfd stands for. Trying
         // to lock would tell as well, but could keep a server that starts in this moment from doing so.
         let inode = fs::metadata(path).with_context(reading)?.ino();
-        let locks = fs::read_to_string("/proc/locks").context("reading /proc/locks")?;
-        Ok(locks.lines().any(|line| is_lock_of(line, pid, inode)).then_some(server))
+        Ok(holds_lock(pid, inode).with_context(|| format!("locks of process {pid}"))?.then_some(server))
     }
 
     fn open(pid: u64, has_control: bool) -> anyhow::Result<Self> {
@@ -112,7 +111,26 @@ pub(crate) fn ask(config: &Config, question: &str) -> anyhow::Result<Option<Vec<
     }
 }
 
-/// Whether a line of /proc/locks (proc_locks(5)) is the flock of this process on a file with this inode. The device is not
+/// Whether the process has a file open that it has locked, by what the kernel says of each of its descriptors
+/// (proc_pid_fdinfo(5)). The list of all locks of the system would not do: it is read in pieces, and a lock that goes
+/// away meanwhile makes the reader miss another.
+fn holds_lock(pid: u64, inode: u64) -> io::Result<bool> {
+    let entries = match fs::read_dir(format!("/proc/{pid}/fdinfo")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        // A descriptor that was closed in this moment holds nothing.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        if text.lines().filter_map(|line| line.strip_prefix("lock:")).any(|lock| is_lock_of(lock, pid, inode))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a lock, as /proc/locks (proc_locks(5)) and fdinfo have it, is the flock of this process on a file with this inode. The device is not
 /// compared: on some file systems stat(2) and the kernel's list number it differently.
 fn is_lock_of(line: &str, pid: u64, inode: u64) -> bool {
     let fields: Vec<&str> = line.split_whitespace().collect();
