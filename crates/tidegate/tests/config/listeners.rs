@@ -1,0 +1,134 @@
+//! Listeners: names, addresses, services.
+
+use super::*;
+
+/// A file of one listener named `a`, of which the values are given.
+fn listener(address: &str, service: &str) -> String {
+    format!("[[listen]]\nname = \"a\"\naddress = \"{address}\"\nservice = \"{service}\"\n")
+}
+
+#[test]
+fn address_that_is_none() {
+    for (address, near) in [
+        ("localhost:80", "; did you mean \"127.0.0.1:80\"?"),
+        (":80", "; did you mean \"0.0.0.0:80\"?"),
+        ("*:80", "; did you mean \"0.0.0.0:80\"?"),
+        ("8080", "; did you mean \"127.0.0.1:8080\"?"),
+        ("::1:80", "; did you mean \"[::1]:80\"?"),
+        ("127.0.0.1", ""),
+        ("127.0.0.1:65536", ""),
+        ("example.org:80", ""),
+        ("", ""),
+    ] {
+        let carets = "^".repeat(address.len() + 2);
+        check(
+            &listener(address, "web"),
+            &format!(
+                "
+tidegate.toml:3:11: listen[0].address: \"{address}\": not an address{near} (allowed: \"IP:port\", \"[IPv6]:port\" or \"unix:/path\")
+3 | address = \"{address}\"
+  |           {carets}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn service_that_is_unknown() {
+    check(
+        &listener("127.0.0.1:1", "wep"),
+        "
+tidegate.toml:4:11: listen[0].service: unknown value \"wep\"; did you mean \"web\"? (allowed: \"web\", \"gateway\", \"admin\", \"echo\" or \"discard\")
+4 | service = \"wep\"
+  |           ^^^^^",
+    );
+}
+
+#[test]
+fn name_that_is_none() {
+    check(
+        "[[listen]]\nname = \"My Web\"\naddress = \"127.0.0.1:1\"\nservice = \"web\"\n",
+        "
+tidegate.toml:2:8: listen[0].name: \"My Web\" is not allowed (allowed: 1 to 32 of a-z, 0-9 and \"-\")
+2 | name = \"My Web\"
+  |        ^^^^^^^^",
+    );
+}
+
+#[test]
+fn listener_without_what_it_needs() {
+    check(
+        "\n[[listen]]\naddress = \"127.0.0.1:1\"\n",
+        "
+tidegate.toml:2:1: listen[0].name: missing (allowed: 1 to 32 of a-z, 0-9 and \"-\")
+2 | [[listen]]
+  | ^^^^^^^^^^
+tidegate.toml:2:1: listen[0].service: missing (allowed: \"web\", \"gateway\", \"admin\", \"echo\" or \"discard\")
+2 | [[listen]]
+  | ^^^^^^^^^^",
+    );
+}
+
+#[test]
+fn names_and_addresses_are_unique() {
+    check(
+        &[listener("127.0.0.1:1", "web"), listener("127.0.0.1:1", "echo")].concat(),
+        "
+tidegate.toml:6:8: listen[1].name: \"a\" is already the name of listen[0] (a)
+6 | name = \"a\"
+  |        ^^^
+tidegate.toml:7:11: listen[1].address: \"127.0.0.1:1\" is already the address of listen[0] (a)
+7 | address = \"127.0.0.1:1\"
+  |           ^^^^^^^^^^^^^",
+    );
+}
+
+#[test]
+fn addresses_are_compared_as_addresses() {
+    let again = listener("[0:0:0:0:0:0:0:1]:1", "web").replace("\"a\"", "\"b\"");
+    check(
+        &[listener("[::1]:1", "web"), again].concat(),
+        "
+tidegate.toml:7:11: listen[1].address: \"[::1]:1\" is already the address of listen[0] (a)
+7 | address = \"[0:0:0:0:0:0:0:1]:1\"
+  |           ^^^^^^^^^^^^^^^^^^^^^",
+    );
+}
+
+#[test]
+fn path_too_long_for_a_socket() {
+    let path = format!("unix:/{}", "x".repeat(107));
+    let message = format!("\"/{}\": 108 bytes, and a Unix socket has at most 107", "x".repeat(107));
+    let given = Given::nothing().set(&format!("listen.web.address={path}"));
+    let errors = given.load().unwrap_err();
+    assert_eq!((errors.errors().len(), errors.errors()[0].message()), (1, message.as_str()));
+
+    let data_dir = format!("/{}", "x".repeat(100));
+    let errors = Given::nothing().set(&format!("data_dir={data_dir}")).load().unwrap_err();
+    assert_eq!(errors.errors().len(), 2, "{errors}");
+    assert_eq!(errors.errors()[0].key(), "process.control_socket");
+    assert_eq!(
+        errors.errors()[1].message(),
+        format!("\"{data_dir}/log.sock\": 110 bytes, and a Unix socket has at most 107")
+    );
+}
+
+#[test]
+fn paths_that_are_the_same() {
+    check_set(
+        "log.socket=tidegate-data/control.sock",
+        "--set log.socket=tidegate-data/control.sock: log.socket: \"DIR/tidegate-data/control.sock\" is already the path of process.control_socket",
+    );
+    check_set(
+        "listen.web.address=unix:tidegate-data/control.sock",
+        "--set listen.web.address=unix:tidegate-data/control.sock: listen[0].address: \"DIR/tidegate-data/control.sock\" is already the path of process.control_socket",
+    );
+}
+
+#[test]
+fn too_many_listeners() {
+    let file = listener("127.0.0.1:0", "web").repeat(65);
+    let errors = Given::file(&file).load().unwrap_err();
+    assert_eq!(errors.errors()[0].message(), "65 tables are too many");
+    assert_eq!((errors.errors().len(), errors.errors()[0].allowed()), (1, Some("at most 64")));
+}

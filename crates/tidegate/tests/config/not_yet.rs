@@ -1,0 +1,61 @@
+//! What a later version will serve, and this one refuses.
+
+use super::*;
+
+#[test]
+fn later_features_are_refused() {
+    for (set, key, message, allowed) in [
+        ("process.daemon=true", "process.daemon", "true is not yet supported", "false"),
+        (
+            "process.accept=handoff",
+            "process.accept",
+            "\"handoff\" is not yet supported",
+            "\"reuseport\" or \"shared\"",
+        ),
+        ("process.user=nobody", "process.user", "\"nobody\" is not yet supported", "\"\""),
+        ("process.shutdown_delay=1s", "process.shutdown_delay", "\"1s\" is not yet supported", "\"0s\""),
+        ("process.drain_timeout=60s", "process.drain_timeout", "\"1m\" is not yet supported", "\"0s\""),
+        ("process.max_generations=9", "process.max_generations", "9 is not yet supported", "8"),
+        ("process.hang_timeout=0s", "process.hang_timeout", "\"0s\" is not yet supported", "\"30s\""),
+        ("engine.backend=uring", "engine.backend", "\"uring\" is not yet supported", "\"auto\" or \"epoll\""),
+        (
+            "engine.dispatch=leader-follower",
+            "engine.dispatch",
+            "\"leader-follower\" is not yet supported",
+            "\"inline\"",
+        ),
+        ("engine.acceptor=main", "engine.acceptor", "\"main\" is not yet supported", "\"each\""),
+        ("engine.balance=hash", "engine.balance", "\"hash\" is not yet supported", "\"round-robin\""),
+        ("engine.pool_threads=2", "engine.pool_threads", "2 is not yet supported", "\"auto\""),
+        ("engine.cpu_affinity=[[0]]", "engine.cpu_affinity", "[[0]] is not yet supported", "[]"),
+        ("engine.nice=-1", "engine.nice", "-1 is not yet supported", "0"),
+        (
+            "listen.web.service=syslog",
+            "listen.web.service",
+            "\"syslog\" is not yet supported",
+            "\"web\", \"gateway\", \"admin\", \"echo\" or \"discard\"",
+        ),
+        ("listen.web.proxy_protocol=true", "listen.web.proxy_protocol", "true is not yet supported", "false"),
+        (
+            "accounts.database=postgres://db/x",
+            "accounts.database",
+            "a postgres:// database is not yet supported",
+            "\"sqlite:PATH\", or \"\"",
+        ),
+    ] {
+        check_set(set, &format!("--set {set}: {key}: {message} (allowed: {allowed})"));
+    }
+    check_set(
+        "listen.web.tls={cert=\"a\"}",
+        "--set listen.web.tls={cert=\"a\"}: listen.web.tls: not yet supported",
+    );
+}
+
+#[test]
+fn the_values_that_are_served_can_be_written_out() {
+    let config = Given::file(
+        "process = { daemon = false, user = \"\", hang_timeout = \"30000ms\", drain_timeout = \"0ms\" }\n\
+         engine = { backend = \"auto\", loops = 1, cpu_affinity = [], nice = 0 }\n",
+    );
+    assert_eq!(config.config().process.user, None);
+}
