@@ -93,7 +93,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket that this process alone polls: its own of a `SO_REUSEPORT` group, or the only one.
+    /// A socket of which every connection wakes this loop: its own of a `SO_REUSEPORT` group, or one that others may poll
+    /// too and are all woken for.
     #[must_use]
     pub fn own(fd: impl Into<OwnedFd>) -> Self {
         Self { fd: fd.into(), shared: false }

@@ -60,6 +60,28 @@ fn term_to_the_whole_group_stops_in_order() {
 }
 
 #[test]
+fn quit_of_one_process_waits_for_each_of_its_loops() {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir).set("process.workers=0").set("engine.loops=2").start();
+    let mut connection = Connection::open(server.address("web"));
+    assert_eq!(connection.get("/hello").status, 200);
+    connection.send(HALF);
+    server.signal(Signal::QUIT);
+    server.wait_line("signal received");
+    // The loop without a connection ends at once, and must not take the other one with it.
+    let tasks = format!("/proc/{}/task", server.pid());
+    let is_loop = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("loop-"))
+    };
+    // Those of the server and the log server's.
+    let loops = || std::fs::read_dir(&tasks).map_or(0, |all| all.flatten().filter(is_loop).count());
+    wait_until("the idle loop has ended", || loops() < 3);
+    connection.send(OTHER_HALF);
+    assert_eq!(connection.answer().unwrap().status, 200);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+#[test]
 fn quit_lets_a_request_finish() {
     let dir = tempdir().unwrap();
     let mut server = Setup::new(&dir).start();

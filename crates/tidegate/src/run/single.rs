@@ -133,6 +133,7 @@ fn serve(
     if let Some(on_ready) = on_ready {
         on_ready(&parts.ready);
     }
+    let mut told = false;
     while !loops.is_finished() {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&*ended, PollFlags::IN)];
         let interval = Timespec::try_from(watches[0].interval()).ok();
@@ -142,8 +143,8 @@ fn serve(
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::system("waiting for signals")(errno.into())),
         }
-        if loops.has_ended() {
-            // A loop that ends by itself has failed, and the others end with it; after a signal it is the same.
+        if loops.has_ended() && !told {
+            // A loop that ends by itself has failed; without it a part of the connections would not be served.
             loops.stop();
         }
         let Some(received) = signals.read().map_err(Error::system("reading signals"))? else { continue };
@@ -152,6 +153,7 @@ fn serve(
             sender_pid = received.sender_pid,
             "signal received"
         );
+        told |= matches!(received.signal, Signal::TERM | Signal::INT | Signal::QUIT);
         match received.signal {
             Signal::TERM | Signal::INT => loops.stop(),
             Signal::QUIT => {
