@@ -15,11 +15,15 @@ use tidegate_reactor::{Epoll, Errno, Reactor, Trigger};
 use tidegate_timer::AnyQueue;
 
 use crate::event_loop::accept::Accepting;
+use crate::event_loop::away::Crew;
 use crate::event_loop::{Loop, Stage};
 use crate::handle::{Command, Shared};
 use crate::host::{Host, Hosted};
 use crate::io::{Site, Turn};
+use crate::job::Home;
 use crate::metrics::{Metrics, ProcessMetrics};
+use crate::pool::{HandlerPool, PoolConfig, PoolHandle};
+use crate::record::Record;
 use crate::table::Table;
 use crate::{CounterDef, Service, TimerKind};
 
@@ -32,6 +36,10 @@ pub struct EngineConfig {
     pub max_output_bytes: usize,
     /// How connections are registered with epoll. Default [`Trigger::Edge`].
     pub trigger: Trigger,
+    /// Which threads run the handlers. Default [`Dispatch::Inline`].
+    pub dispatch: Dispatch,
+    /// Threads of the pool that a loop makes for itself when it is given none. Default: one for each CPU.
+    pub pool_threads: usize,
     /// The queue of deadlines and timers. Default [`TimerKind::Wheel`].
     pub timers: TimerKind,
 }
@@ -42,9 +50,22 @@ impl Default for EngineConfig {
             max_connections: 10_000,
             max_output_bytes: 256 << 20,
             trigger: Trigger::default(),
+            dispatch: Dispatch::default(),
+            pool_threads: PoolConfig::default().threads,
             timers: TimerKind::default(),
         }
     }
+}
+
+/// Which threads run [`Service::on_message`]. All other callbacks run in the loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dispatch {
+    /// The loop itself.
+    #[default]
+    Inline,
+    /// The threads of a [`HandlerPool`]: complete messages wait in a bounded queue, one of a connection at a time and in
+    /// order, and what the handlers send goes out through the loop.
+    Pool,
 }
 
 /// Why a service or a loop could not be made.
@@ -146,13 +167,14 @@ pub struct LoopBuilder {
     config: EngineConfig,
     listeners: Vec<(String, Socket, Result<BoxedService, BoxError>)>,
     metrics: Option<ProcessMetrics>,
+    pool: Option<PoolHandle>,
 }
 
 impl LoopBuilder {
     /// Starts with no listener.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        Self { config, listeners: Vec::new(), metrics: None }
+        Self { config, listeners: Vec::new(), metrics: None, pool: None }
     }
 
     /// Adds a listener with the service that `factory` makes. Its error is the error of the build.
@@ -186,6 +208,14 @@ impl LoopBuilder {
         self
     }
 
+    /// Gives the messages to `pool`, which other loops may share. Only for [`Dispatch::Pool`], which without it has a pool
+    /// of the loop's own.
+    #[must_use]
+    pub fn pool(mut self, pool: &HandlerPool) -> Self {
+        self.pool = Some(pool.handle());
+        self
+    }
+
     /// Makes the loop and a handle to it.
     ///
     /// # Errors
@@ -207,14 +237,14 @@ impl LoopBuilder {
             prepare(&socket.fd)?;
             ids.push(reactor.listen(socket.fd, socket.shared)?);
             let (metrics, limits) = (metrics.listener(index), host.limits());
-            sites.push(Site { name: name.into(), metrics, note, limits });
+            let index = u16::try_from(index)?;
+            sites.push(Arc::new(Site { name: name.into(), metrics, note, limits, index }));
             hosts.push(host);
         }
         let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections));
         let blocks = self.config.max_output_bytes / OUTPUT_BLOCK_BYTES;
         let turn = Turn {
-            out: Vec::new(),
-            files: Vec::new(),
+            record: Record::default(),
             timers: AnyQueue::new(self.config.timers, reactor.now()),
             pool: Pool::new(OUTPUT_BLOCK_BYTES, blocks, IDLE_BLOCKS),
             now: reactor.now(),
@@ -222,6 +252,10 @@ impl LoopBuilder {
             retiring: false,
             shared: Arc::clone(&shared),
             metrics: metrics.clone(),
+        };
+        let crew = match self.config.dispatch {
+            Dispatch::Inline => None,
+            Dispatch::Pool => Some(crew(self.pool, &self.config, &reactor)?),
         };
         let this = Loop {
             reactor,
@@ -236,6 +270,7 @@ impl LoopBuilder {
             again_now: Vec::new(),
             spares: Vec::new(),
             accepting: Accepting::default(),
+            crew,
             stage: Stage::Serving,
         };
         Ok((this, LoopHandle { shared }))
@@ -251,6 +286,16 @@ impl LoopBuilder {
         let thread = std::thread::Builder::new().name("loop-0".into()).spawn(move || event_loop.run())?;
         Ok(Running { handle, thread })
     }
+}
+
+/// The pool that was given, or one of the loop's own.
+fn crew(pool: Option<PoolHandle>, config: &EngineConfig, reactor: &impl Reactor) -> io::Result<Crew> {
+    let home = Home::new(reactor.waker());
+    if let Some(pool) = pool {
+        return Ok(Crew::new(pool, home, None));
+    }
+    let own = HandlerPool::start(&PoolConfig { threads: config.pool_threads, ..PoolConfig::default() })?;
+    Ok(Crew::new(own.handle(), home, Some(own)))
 }
 
 /// Makes a listening socket fit for a loop, whoever opened it.

@@ -2,9 +2,12 @@
 //!
 //! Small, because most connections are idle most of the time: buffers exist only while something waits in them.
 
-use tidegate_reactor::{PeerAddress, Token};
+use tidegate_reactor::{End, PeerAddress, Token};
 use tidegate_timer::{Instant, TimerKey};
 
+use crate::handle::Letter;
+use crate::host::Event;
+use crate::io::Queued;
 use crate::output::Output;
 use crate::{Limits, Phase, Reason, TimerToken};
 
@@ -20,14 +23,13 @@ pub(crate) struct Conn {
     /// The listener that accepted it, which names its service too.
     pub(crate) site: u16,
     pub(crate) state: State,
-    /// What is awaited from the peer, and since when.
-    pub(crate) phase: Phase,
-    /// What is awaited when all input has been handled: see `Io::expect`.
-    pub(crate) between: Phase,
+    pub(crate) reading: Reading,
     /// The service waits for a note.
     pub(crate) suspended: bool,
-    /// The service asked not to be given more.
-    pub(crate) paused_by_service: bool,
+    /// The session is with another thread, which handles a message: see `event_loop::away`.
+    pub(crate) away: bool,
+    /// A complete message waits for room in the queue of the pool.
+    pub(crate) unqueued: bool,
     /// More output waits than the high-water mark allows, and it has not fallen to the low one.
     pub(crate) over_water: bool,
     /// The peer sends on though its last message was handled, and does not read: it is not heard until it does.
@@ -42,18 +44,14 @@ pub(crate) struct Conn {
     pub(crate) eof: bool,
     /// `on_eof` has been called.
     pub(crate) eof_told: bool,
-    /// `decode` waits for this many bytes.
-    pub(crate) need: u32,
     /// Bytes thrown away while lingering.
     pub(crate) lingered: u32,
-    pub(crate) id: Token,
+    pub(crate) who: Who,
     /// The session's key in the table of its service.
     pub(crate) session: Token,
-    pub(crate) peer: PeerAddress,
     pub(crate) opened: Instant,
     pub(crate) last_in: Instant,
     pub(crate) last_out: Instant,
-    pub(crate) phase_since: Instant,
     /// The one timer for all deadlines, and when it is due. It is re-armed only to be earlier, else when it expires.
     pub(crate) deadline: Option<TimerKey>,
     pub(crate) deadline_at: Instant,
@@ -65,6 +63,74 @@ pub(crate) struct Conn {
     pub(crate) output: Option<Box<Output>>,
     /// The service's timers.
     pub(crate) timers: Vec<(TimerToken, TimerKey)>,
+    /// What happened while the session was away; there only when something did.
+    pub(crate) absence: Option<Box<Absence>>,
+}
+
+/// Which connection it is, and with whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who {
+    pub(crate) id: Token,
+    pub(crate) peer: PeerAddress,
+}
+
+/// How far the input has been understood, and what is awaited of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// What is awaited from the peer.
+    pub(crate) phase: Phase,
+    /// What is awaited when all input has been handled: see `Io::expect`.
+    pub(crate) between: Phase,
+    /// The service asked not to be given more.
+    pub(crate) paused: bool,
+    /// `decode` waits for this many bytes.
+    pub(crate) need: u32,
+    /// When the phase began.
+    pub(crate) since: Instant,
+}
+
+impl Reading {
+    /// Enters a phase; staying in it keeps its beginning.
+    #[inline]
+    pub(crate) fn enter(&mut self, phase: Phase, now: Instant) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.since = now;
+        }
+    }
+
+    /// A message came whole, so whatever is awaited next begins now.
+    #[inline]
+    pub(crate) fn message_came(&mut self, now: Instant) {
+        self.need = 0;
+        self.phase = self.between;
+        self.since = now;
+    }
+}
+
+/// What waits for the return of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Absence {
+    /// In the order in which it happened.
+    pub(crate) events: Vec<Missed>,
+    /// How the connection is to end; nothing else matters then.
+    pub(crate) ending: Option<Ending>,
+}
+
+/// Something that happened while the session was away.
+#[derive(Debug)]
+pub(crate) enum Missed {
+    Event(Event),
+    Letter(Letter),
+}
+
+/// The end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    pub(crate) reason: Reason,
+    pub(crate) end: End,
+    /// What the kernel gave as the cause.
+    pub(crate) errno: Option<i32>,
 }
 
 /// Where a connection stands in its life.
@@ -83,10 +149,10 @@ impl Conn {
         Self {
             site,
             state: State::Open,
-            phase: Phase::Idle,
-            between: Phase::Idle,
+            reading: Reading { phase: Phase::Idle, between: Phase::Idle, paused: false, need: 0, since: now },
             suspended: false,
-            paused_by_service: false,
+            away: false,
+            unqueued: false,
             over_water: false,
             deaf: false,
             reading_paused: false,
@@ -94,15 +160,12 @@ impl Conn {
             listed: false,
             eof: false,
             eof_told: false,
-            need: 0,
             lingered: 0,
-            id,
+            who: Who { id, peer },
             session: Token { slot: u32::MAX, generation: 0 },
-            peer,
             opened: now,
             last_in: now,
             last_out: now,
-            phase_since: now,
             deadline: None,
             deadline_at: Instant::MAX,
             bytes_in: 0,
@@ -110,12 +173,15 @@ impl Conn {
             input: Vec::new(),
             output: None,
             timers: Vec::new(),
+            absence: None,
         }
     }
 
-    /// Bytes of output that wait in memory.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.len())
+    /// Output that waits, as callbacks are told of it.
+    #[inline]
+    pub(crate) fn queued(&self) -> Queued {
+        let output = self.output.as_ref();
+        output.map_or_else(Queued::default, |output| Queued { bytes: output.len(), weight: output.weight() })
     }
 
     /// What waits, as the water marks measure it.
@@ -128,18 +194,9 @@ impl Conn {
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         match self.state {
-            State::Open => self.suspended || self.paused_by_service || self.over_water,
+            State::Open => self.suspended || self.reading.paused || self.over_water || self.unqueued,
             State::Flushing(_) => self.deaf,
             State::Lingering(_) => false,
-        }
-    }
-
-    /// Enters a phase; staying in it keeps its beginning.
-    #[inline]
-    pub(crate) fn enter(&mut self, phase: Phase, now: Instant) {
-        if self.phase != phase {
-            self.phase = phase;
-            self.phase_since = now;
         }
     }
 
@@ -152,15 +209,15 @@ impl Conn {
         if self.output.is_some() {
             return limits.write_timeout.map(|after| (Phase::Write, self.last_out + after));
         }
-        if self.suspended || self.paused_by_service {
+        if self.suspended || self.away || self.unqueued || self.reading.paused {
             return None;
         }
         // A peer that has ended its side owes nothing any more, but it may not stay for ever.
-        let phase = if self.eof { Phase::Idle } else { self.phase };
-        let since = self.last_in.max(self.phase_since);
+        let phase = if self.eof { Phase::Idle } else { self.reading.phase };
+        let since = self.last_in.max(self.reading.since);
         match phase {
             Phase::Idle => limits.idle_timeout.map(|after| (phase, since + after)),
-            Phase::Head => limits.head_timeout.map(|after| (phase, self.phase_since + after)),
+            Phase::Head => limits.head_timeout.map(|after| (phase, self.reading.since + after)),
             Phase::Body => limits.body_timeout.map(|after| (phase, since + after)),
             Phase::Write => None,
         }

@@ -6,17 +6,20 @@
 //!
 //! Invariant: between events the batch in `turn` is empty, so that nothing meant for one peer reaches another.
 
+use std::sync::Arc;
+
 use tidegate_reactor::{Completion, End, Errno, ListenerId, Reactor, Token};
 use tidegate_timer::{Instant, TimerQueue};
 
-use crate::conn::{Conn, State};
+use crate::conn::{Conn, Missed, State};
 use crate::handle::Letter;
 use crate::host::{Event, Hosted};
-use crate::io::{Io, Site, Turn};
+use crate::io::{Site, Turn};
 use crate::metrics::{ProcessMetrics, ProcessWord};
 use crate::{Flow, Reason};
 
 pub(crate) mod accept;
+pub(crate) mod away;
 mod closing;
 mod deadline;
 mod flush;
@@ -31,7 +34,7 @@ pub struct Loop<R: Reactor> {
     pub(crate) conns: crate::table::Table<Conn>,
     /// By listener: the service, and what its connections have in common.
     pub(crate) hosts: Vec<Box<dyn Hosted>>,
-    pub(crate) sites: Vec<Site>,
+    pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) listeners: Vec<ListenerId>,
     pub(crate) turn: Turn,
     pub(crate) metrics: ProcessMetrics,
@@ -43,6 +46,8 @@ pub struct Loop<R: Reactor> {
     /// Emptied input buffers, for the next message that comes in pieces.
     pub(crate) spares: Vec<Vec<u8>>,
     pub(crate) accepting: accept::Accepting,
+    /// Who handles messages, when it is not this thread.
+    pub(crate) crew: Option<away::Crew>,
     pub(crate) stage: Stage,
 }
 
@@ -80,6 +85,7 @@ impl<R: Reactor> Loop<R> {
     pub fn run(&mut self) -> std::io::Result<()> {
         let outcome = self.turns();
         self.end_all(Reason::STOPPED);
+        self.await_returns();
         self.turn.shared.end();
         outcome.map_err(Into::into)
     }
@@ -166,10 +172,14 @@ impl<R: Reactor> Loop<R> {
         if conn.state != State::Open {
             return;
         }
+        if conn.away {
+            return conn.miss(Missed::Event(event));
+        }
         let site = &self.sites[usize::from(conn.site)];
         let host = &mut self.hosts[usize::from(conn.site)];
-        let mut io = Io { conn, turn: &mut self.turn, site };
-        let flow = host.call(&mut io, event);
+        let queued = conn.queued();
+        let flow = host.call(conn.session, &mut self.turn.io(&conn.who, queued, site), event);
+        self.turn.carry_out(conn);
         self.apply(token, flow);
     }
 
@@ -213,14 +223,17 @@ impl<R: Reactor> Loop<R> {
             conn.listed = true;
             self.again.push(token);
         }
-        let hold = conn.is_held();
+        // While a message is handled what follows it is read ahead, up to the limit.
+        let ahead =
+            conn.away && conn.input.len() >= self.sites[usize::from(conn.site)].limits.max_input_bytes;
+        let hold = conn.is_held() || ahead;
         if hold != conn.reading_paused {
             conn.reading_paused = hold;
             if hold {
                 self.reactor.pause(token);
             } else {
                 // The peer could not be heard meanwhile, so its time begins anew.
-                conn.phase_since = self.turn.now;
+                conn.reading.since = self.turn.now;
                 self.reactor.resume(token);
             }
         }

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -126,6 +126,9 @@ impl<N: Send + 'static> ConnHandle<N> {
 #[derive(Debug)]
 pub(crate) struct Shared {
     mailbox: Mutex<Mailbox>,
+    /// Letters that have left the mailbox and have not been read: their turn has not come, or they wait for a session
+    /// that is away. Written by the loop alone.
+    unread_letters: AtomicUsize,
     waker: Waker,
     /// By slot: the generation of the open connection, 0 for none. Written by the loop alone.
     generations: Box<[AtomicU32]>,
@@ -168,6 +171,7 @@ impl Shared {
     pub(crate) fn new(waker: Waker, slots: usize) -> Self {
         Self {
             mailbox: Mutex::default(),
+            unread_letters: AtomicUsize::new(0),
             waker,
             generations: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         }
@@ -185,6 +189,12 @@ impl Shared {
         }
     }
 
+    /// Called by the loop when it has read letters that it had collected.
+    pub(crate) fn letters_read(&self, n: usize) {
+        let unread = self.unread_letters.load(Ordering::Relaxed);
+        self.unread_letters.store(unread.saturating_sub(n), Ordering::Relaxed);
+    }
+
     fn post(&self, id: Token, letter: Letter) -> Result<(), HandleError> {
         if !self.is_open(id) {
             return Err(HandleError::Gone);
@@ -193,7 +203,7 @@ impl Shared {
         if mailbox.ended {
             return Err(HandleError::Gone);
         }
-        if mailbox.letters.len() >= MAX_LETTERS {
+        if mailbox.letters.len() + self.unread_letters.load(Ordering::Relaxed) >= MAX_LETTERS {
             return Err(HandleError::Full);
         }
         mailbox.letters.push((id, letter));
@@ -220,6 +230,8 @@ impl Shared {
     pub(crate) fn collect(&self, letters: &mut Vec<(Token, Letter)>) -> Option<Command> {
         let mut mailbox = self.lock();
         std::mem::swap(&mut mailbox.letters, letters);
+        let unread = self.unread_letters.load(Ordering::Relaxed);
+        self.unread_letters.store(unread + letters.len(), Ordering::Relaxed);
         mailbox.command.take()
     }
 

@@ -4,9 +4,13 @@
 //! connection.
 
 use std::any::{Any, TypeId};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use crate::conn::Conn;
+use tidegate_reactor::Token;
+
+use crate::conn::{Conn, Reading};
 use crate::io::Io;
 use crate::metrics::{Callback, ListenerWord, ProcessMetrics};
 use crate::table::Table;
@@ -14,16 +18,36 @@ use crate::{Closed, Decoded, Flow, Limits, Peer, Phase, Reason, Refusal, Service
 
 /// A service of whatever type.
 pub(crate) trait Hosted: Send {
-    /// `on_open`; the session is kept.
-    fn open(&mut self, io: &mut Io<'_>) -> Result<(), Refusal>;
+    /// `on_open`; answers the key of the session, which is kept.
+    fn open(&mut self, io: &mut Io<'_>) -> Result<Token, Refusal>;
     /// `decode` and `on_message` for as many complete messages as `data` holds.
-    fn input(&mut self, io: &mut Io<'_>, data: &[u8]) -> Input;
+    fn input(&mut self, session: Token, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> Input;
     /// Any other callback.
-    fn call(&mut self, io: &mut Io<'_>, event: Event) -> Flow;
+    fn call(&mut self, session: Token, io: &mut Io<'_>, event: Event) -> Flow;
     /// `on_close`; the session is gone.
     fn close(&mut self, conn: &Conn, closed: &Closed, metrics: &ProcessMetrics) -> Result<(), Panicked>;
+    /// `decode`; with a complete message the session leaves too, for another thread to handle it.
+    fn next(&mut self, session: Token, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> Next;
+    /// A session that was away is back; answers its new key.
+    fn take_back(&mut self, away: Box<dyn Away>) -> Token;
     fn limits(&self) -> Limits;
     fn overload_answer(&self) -> Option<&'static [u8]>;
+}
+
+/// A session with another thread.
+pub(crate) trait Away: Send {
+    /// `on_message`, for the message that was found last.
+    fn message(&mut self, io: &mut Io<'_>, bytes: &[u8]) -> Flow;
+    /// For whoever knows its type.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// What `decode` found.
+pub(crate) enum Next {
+    /// A message of so many bytes.
+    Message(usize, Box<dyn Away>),
+    /// Nothing yet, or nothing more.
+    Then(Then),
 }
 
 /// A callback panicked whose connection was ending already.
@@ -38,6 +62,12 @@ pub(crate) enum Event {
     Deadline(Phase),
     Eof,
     Retire,
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.callback().name())
+    }
 }
 
 /// What came of a batch of input.
@@ -60,49 +90,76 @@ pub(crate) enum Then {
 }
 
 pub(crate) struct Host<S: Service> {
-    service: S,
+    service: Arc<S>,
     sessions: Table<S::Session>,
     overload_answer: Option<&'static [u8]>,
+    /// Emptied boxes, for the next sessions that leave.
+    boxes: Vec<Box<Traveller<S>>>,
 }
+
+/// A session on its way, with what `decode` found for it.
+struct Traveller<S: Service> {
+    service: Arc<S>,
+    session: Option<S::Session>,
+    head: Option<S::Head>,
+}
+
+/// Emptied boxes that are kept.
+const BOXES: usize = 64;
 
 impl<S: Service> Host<S> {
     pub(crate) fn new(service: S) -> Self {
         let overload_answer = service.overload_answer();
-        Self { service, sessions: Table::new(usize::MAX), overload_answer }
+        let sessions = Table::new(usize::MAX);
+        Self { service: Arc::new(service), sessions, overload_answer, boxes: Vec::new() }
     }
 
     pub(crate) fn note_type() -> TypeId {
         TypeId::of::<S::Note>()
     }
+
+    fn keep(&mut self, session: S::Session) -> Token {
+        self.sessions
+            .insert(|_| session)
+            .expect("a table without a limit has room for as many as it can number")
+    }
+
+    /// Takes a session out.
+    fn let_go(&mut self, session: Token, head: Option<S::Head>) -> Option<Box<Traveller<S>>> {
+        let session = Some(self.sessions.remove(session)?);
+        Some(match self.boxes.pop() {
+            Some(mut traveller) => {
+                traveller.session = session;
+                traveller.head = head;
+                traveller
+            }
+            None => Box::new(Traveller { service: Arc::clone(&self.service), session, head }),
+        })
+    }
 }
 
 impl<S: Service> Hosted for Host<S> {
-    fn open(&mut self, io: &mut Io<'_>) -> Result<(), Refusal> {
+    fn open(&mut self, io: &mut Io<'_>) -> Result<Token, Refusal> {
         let site = io.site;
-        let peer = Peer { address: io.conn.peer, listener: &site.name };
+        let peer = Peer { address: io.who.peer, listener: &site.name };
         io.enter(Callback::Open);
         let opened = catch_unwind(AssertUnwindSafe(|| self.service.on_open(io, &peer)));
         io.leave();
-        let session = match opened {
-            Ok(Ok(session)) => session,
-            Ok(Err(refusal)) => return Err(refusal),
-            Err(panic) => return Err(panicked(io, Callback::Open, &*panic).into()),
-        };
-        match self.sessions.insert(|_| session) {
-            Some(key) => io.conn.session = key,
-            None => return Err(Reason::OVERLOADED.into()),
+        match opened {
+            Ok(Ok(session)) => Ok(self.keep(session)),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(panic) => Err(panicked(io, Callback::Open, &*panic).into()),
         }
-        Ok(())
     }
 
     #[inline]
-    fn input(&mut self, io: &mut Io<'_>, data: &[u8]) -> Input {
-        let Some(session) = self.sessions.get_mut(io.conn.session) else {
+    fn input(&mut self, session: Token, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> Input {
+        let Some(session) = self.sessions.get_mut(session) else {
             return Input { consumed: data.len(), then: Then::Flow(Flow::Abort(Reason::IO_ERROR)) };
         };
-        let service = &self.service;
+        let service = &*self.service;
         io.enter(Callback::Message);
-        let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, data)));
+        let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, reading, data)));
         io.leave();
         match batch {
             Ok((input, messages)) => {
@@ -116,11 +173,11 @@ impl<S: Service> Hosted for Host<S> {
         }
     }
 
-    fn call(&mut self, io: &mut Io<'_>, event: Event) -> Flow {
-        let Some(session) = self.sessions.get_mut(io.conn.session) else {
+    fn call(&mut self, session: Token, io: &mut Io<'_>, event: Event) -> Flow {
+        let Some(session) = self.sessions.get_mut(session) else {
             return Flow::Abort(Reason::IO_ERROR);
         };
-        let service = &self.service;
+        let service = &*self.service;
         let callback = event.callback();
         io.enter(callback);
         let called = catch_unwind(AssertUnwindSafe(|| match event {
@@ -141,8 +198,8 @@ impl<S: Service> Hosted for Host<S> {
     fn close(&mut self, conn: &Conn, closed: &Closed, metrics: &ProcessMetrics) -> Result<(), Panicked> {
         // A connection that was refused has no session.
         let Some(session) = self.sessions.remove(conn.session) else { return Ok(()) };
-        let service = &self.service;
-        metrics.enter(conn.site, Callback::Close, conn.id);
+        let service = &*self.service;
+        metrics.enter(conn.site, Callback::Close, conn.who.id);
         let called = catch_unwind(AssertUnwindSafe(|| service.on_close(session, closed)));
         metrics.leave();
         called.map_err(|panic| {
@@ -150,6 +207,41 @@ impl<S: Service> Hosted for Host<S> {
             tracing::error!(conn = %closed.id, callback, panic = message_of(&*panic), "callback panicked");
             Panicked
         })
+    }
+
+    fn next(&mut self, key: Token, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> Next {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Next::Then(Then::Flow(Flow::Abort(Reason::IO_ERROR)));
+        };
+        let service = &*self.service;
+        io.enter(Callback::Message);
+        let found = catch_unwind(AssertUnwindSafe(|| decode(service, session, io, reading, data)));
+        io.leave();
+        let (len, head) = match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(then)) => return Next::Then(then),
+            Err(panic) => {
+                let reason = panicked(io, Callback::Message, &*panic);
+                return Next::Then(Then::Flow(Flow::Abort(reason)));
+            }
+        };
+        match self.let_go(key, Some(head)) {
+            Some(away) => Next::Message(len, away),
+            None => Next::Then(Then::Flow(Flow::Abort(Reason::IO_ERROR))),
+        }
+    }
+
+    fn take_back(&mut self, away: Box<dyn Away>) -> Token {
+        let Ok(mut traveller) = away.into_any().downcast::<Traveller<S>>() else {
+            unreachable!("a session comes back to the host that let it go");
+        };
+        let session = traveller.session.take().expect("a traveller has its session until it is back");
+        if self.boxes.len() < BOXES {
+            // A message that was not handled leaves its head, which is the service's to drop.
+            discard(traveller.head.take());
+            self.boxes.push(traveller);
+        }
+        self.keep(session)
     }
 
     fn limits(&self) -> Limits {
@@ -161,12 +253,62 @@ impl<S: Service> Hosted for Host<S> {
     }
 }
 
+impl<S: Service> Away for Traveller<S> {
+    fn message(&mut self, io: &mut Io<'_>, bytes: &[u8]) -> Flow {
+        let (Some(session), Some(head)) = (self.session.as_mut(), self.head.take()) else {
+            return Flow::Abort(Reason::IO_ERROR);
+        };
+        let service = &*self.service;
+        let handled = catch_unwind(AssertUnwindSafe(|| service.on_message(io, session, head, bytes)));
+        handled.unwrap_or_else(|panic| Flow::Abort(panicked(io, Callback::Message, &*panic)))
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Looks for one message at the start of `data`.
+#[inline]
+fn decode<S: Service>(
+    service: &S,
+    session: &mut S::Session,
+    io: &Io<'_>,
+    reading: &mut Reading,
+    data: &[u8],
+) -> Result<(usize, S::Head), Then> {
+    if data.is_empty() {
+        reading.need = 0;
+        reading.enter(reading.between, io.moment.now);
+        return Err(Then::NeedMore);
+    }
+    match service.decode(session, data) {
+        Decoded::Message { len, head } => {
+            check(len, data);
+            reading.message_came(io.moment.now);
+            Ok((len, head))
+        }
+        Decoded::Need { phase, at_least } => {
+            reading.need = u32::try_from(at_least).unwrap_or(u32::MAX);
+            reading.enter(phase, io.moment.now);
+            Err(Then::NeedMore)
+        }
+        Decoded::Close(reason) => Err(Then::Flow(Flow::Abort(reason))),
+    }
+}
+
+/// A service that breaks its contract is stopped like one that panics.
+fn check(len: usize, data: &[u8]) {
+    assert!(len >= 1 && len <= data.len(), "decode named {len} of {} bytes", data.len());
+}
+
 /// Decodes and handles messages until there is none, or one of them asks for something else.
 #[inline]
 fn run_batch<S: Service>(
     service: &S,
     session: &mut S::Session,
     io: &mut Io<'_>,
+    reading: &mut Reading,
     data: &[u8],
 ) -> (Input, u64) {
     let high_water = io.site.limits.high_water_bytes;
@@ -174,32 +316,24 @@ fn run_batch<S: Service>(
     let mut messages = 0;
     let then = loop {
         let rest = &data[consumed..];
-        if rest.is_empty() {
-            io.conn.need = 0;
-            io.conn.enter(io.conn.between, io.turn.now);
-            break Then::NeedMore;
-        }
-        let (len, head) = match service.decode(session, rest) {
-            Decoded::Message { len, head } => (len, head),
-            Decoded::Need { phase, at_least } => {
-                io.conn.need = u32::try_from(at_least).unwrap_or(u32::MAX);
-                io.conn.enter(phase, io.turn.now);
-                break Then::NeedMore;
-            }
-            Decoded::Close(reason) => break Then::Flow(Flow::Abort(reason)),
+        let (len, head) = match decode(service, session, io, reading, rest) {
+            Ok(found) => found,
+            Err(then) => break then,
         };
-        assert!(len >= 1 && len <= rest.len(), "decode named {len} of {} bytes", rest.len());
-        // A message came whole, so whatever is awaited next begins now.
-        io.conn.need = 0;
-        io.conn.phase = io.conn.between;
-        io.conn.phase_since = io.turn.now;
         let flow = service.on_message(io, session, head, &rest[..len]);
         consumed += len;
         messages += 1;
+        if let Some(pause) = io.record.pause.take() {
+            reading.paused = pause;
+        }
+        if let Some(phase) = io.record.expect.take() {
+            reading.between = phase;
+            reading.enter(phase, io.moment.now);
+        }
         if flow != Flow::Continue {
             break Then::Flow(flow);
         }
-        if io.conn.queued_weight() + io.turn.batch_weight() > high_water || io.conn.paused_by_service {
+        if io.queued.weight + io.record.weight() > high_water || reading.paused {
             break Then::Later;
         }
     };

@@ -13,26 +13,46 @@ use tidegate_buf::Pool;
 use tidegate_reactor::Token;
 use tidegate_timer::{AnyQueue, Instant, TimerQueue};
 
-use crate::conn::Conn;
+use crate::conn::{Conn, Who};
 use crate::handle::{ConnHandle, ConnId, Shared};
 use crate::metrics::{Callback, ListenerMetrics, ProcessMetrics};
-use crate::output::{FILE_WEIGHT, FilePart};
+use crate::output::FilePart;
+use crate::record::{Record, TimerWish};
 use crate::{Limits, Peer, Phase, TimerToken};
 
 /// A connection, in the hands of a callback of its service.
 pub struct Io<'a> {
-    pub(crate) conn: &'a mut Conn,
-    pub(crate) turn: &'a mut Turn,
+    pub(crate) who: &'a Who,
+    pub(crate) moment: Moment,
+    pub(crate) queued: Queued,
+    pub(crate) record: &'a mut Record,
     pub(crate) site: &'a Site,
+    pub(crate) shared: &'a Arc<Shared>,
+    /// Where it is entered which callback the loop is in; other threads do not hold up a loop.
+    pub(crate) watch: Option<&'a ProcessMetrics>,
+}
+
+/// When a callback runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now: Instant,
+    pub(crate) unix_time: u64,
+    pub(crate) retiring: bool,
+}
+
+/// Output of a connection that waits for its peer, from before the present batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Queued {
+    pub(crate) bytes: usize,
+    /// As the water marks measure it.
+    pub(crate) weight: usize,
 }
 
 /// What all connections of a loop share during a turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    /// What the present batch sends; empty between batches.
-    pub(crate) out: Vec<u8>,
-    /// Files among it: after how many bytes of `out` each one comes.
-    pub(crate) files: Vec<(usize, FilePart)>,
+    /// What the present batch asks for; empty between batches.
+    pub(crate) record: Record,
     pub(crate) timers: AnyQueue<Due>,
     pub(crate) pool: Pool,
     pub(crate) now: Instant,
@@ -44,10 +64,18 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// What the present batch sends, as the water marks measure it.
+    /// The connection for a callback of its service, in this turn.
     #[inline]
-    pub(crate) fn batch_weight(&self) -> usize {
-        self.out.len() + self.files.len() * FILE_WEIGHT
+    pub(crate) fn io<'a>(&'a mut self, who: &'a Who, queued: Queued, site: &'a Site) -> Io<'a> {
+        Io {
+            who,
+            moment: Moment { now: self.now, unix_time: self.unix_time, retiring: self.retiring },
+            queued,
+            record: &mut self.record,
+            site,
+            shared: &self.shared,
+            watch: Some(&self.metrics),
+        }
     }
 
     /// When a timer for `at` is to be set: never for now or before, or a timer that sets itself anew would keep the
@@ -55,6 +83,38 @@ impl Turn {
     #[inline]
     pub(crate) fn later(&self, at: Instant) -> Instant {
         at.max(self.now + Duration::from_nanos(1))
+    }
+
+    /// Does what the callbacks asked for, but for sending.
+    #[inline]
+    pub(crate) fn carry_out(&mut self, conn: &mut Conn) {
+        if let Some(pause) = self.record.pause.take() {
+            conn.reading.paused = pause;
+        }
+        if let Some(phase) = self.record.expect.take() {
+            conn.reading.between = phase;
+            if conn.input.is_empty() {
+                conn.reading.enter(phase, self.now);
+            }
+        }
+        if !self.record.timers.is_empty() {
+            self.set_timers(conn);
+        }
+    }
+
+    fn set_timers(&mut self, conn: &mut Conn) {
+        let mut wishes = std::mem::take(&mut self.record.timers);
+        for TimerWish { token, at } in wishes.drain(..) {
+            if let Some(at) = conn.timers.iter().position(|(t, _)| *t == token) {
+                let (_, key) = conn.timers.swap_remove(at);
+                self.timers.cancel(key);
+            }
+            if let Some(at) = at {
+                let key = self.timers.insert(self.later(at), Due::Service(conn.who.id, token));
+                conn.timers.push((token, key));
+            }
+        }
+        self.record.timers = wishes;
     }
 }
 
@@ -74,31 +134,37 @@ pub(crate) struct Site {
     pub(crate) metrics: ListenerMetrics,
     pub(crate) note: TypeId,
     pub(crate) limits: Limits,
+    /// The number of the listener.
+    pub(crate) index: u16,
 }
 
 impl Io<'_> {
     /// Enters that a callback begins for this connection.
     #[inline]
     pub(crate) fn enter(&self, callback: Callback) {
-        self.turn.metrics.enter(self.conn.site, callback, self.conn.id);
+        if let Some(metrics) = self.watch {
+            metrics.enter(self.site.index, callback, self.who.id);
+        }
     }
 
     /// Enters that it has ended.
     #[inline]
     pub(crate) fn leave(&self) {
-        self.turn.metrics.leave();
+        if let Some(metrics) = self.watch {
+            metrics.leave();
+        }
     }
 
     /// Appends bytes to the output. They leave when the present input batch is done.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.turn.out.extend_from_slice(bytes);
+        self.record.out.extend_from_slice(bytes);
     }
 
     /// Appends several buffers to the output.
     pub fn send_vectored(&mut self, parts: &[&[u8]]) {
         for part in parts {
-            self.turn.out.extend_from_slice(part);
+            self.record.out.extend_from_slice(part);
         }
     }
 
@@ -106,44 +172,35 @@ impl Io<'_> {
     /// shorter, the connection is reset: the peer was promised more.
     pub fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, len: u64) {
         if len > 0 {
-            self.turn.files.push((self.turn.out.len(), FilePart { file, offset, len }));
+            self.record.files.push((self.record.out.len(), FilePart { file, offset, len }));
         }
     }
 
     /// Stops receiving from the peer once the present callback has returned; complete messages wait too.
     pub fn pause(&mut self) {
-        self.conn.paused_by_service = true;
+        self.record.pause = Some(true);
     }
 
     /// Receives again after [`pause`](Self::pause).
     pub fn resume(&mut self) {
-        self.conn.paused_by_service = false;
+        self.record.pause = Some(false);
     }
 
     /// Says what is awaited from the peer when all input so far has been handled: a service that takes a body as
     /// several messages says [`Phase::Body`], so that the body's deadline holds and not the idle one. Holds until it
     /// is said anew.
     pub fn expect(&mut self, phase: Phase) {
-        self.conn.between = phase;
-        if self.conn.input.is_empty() {
-            self.conn.enter(phase, self.turn.now);
-        }
+        self.record.expect = Some(phase);
     }
 
     /// Calls `on_timer` with `token` in `after`; a timer of the same token is replaced. Resolution: 1 ms, never early.
     pub fn set_timer(&mut self, token: TimerToken, after: Duration) {
-        self.cancel_timer(token);
-        let at = self.turn.later(self.turn.now + after);
-        let key = self.turn.timers.insert(at, Due::Service(self.conn.id, token));
-        self.conn.timers.push((token, key));
+        self.record.timers.push(TimerWish { token, at: Some(self.moment.now + after) });
     }
 
     /// Takes a timer back; nothing happens when there is none of this token.
     pub fn cancel_timer(&mut self, token: TimerToken) {
-        if let Some(at) = self.conn.timers.iter().position(|(t, _)| *t == token) {
-            let (_, key) = self.conn.timers.swap_remove(at);
-            self.turn.timers.cancel(key);
-        }
+        self.record.timers.push(TimerWish { token, at: None });
     }
 
     /// A handle by which another thread reaches this connection. `N` is the service's `Note`.
@@ -158,49 +215,53 @@ impl Io<'_> {
             "Io::handle::<{}> asked for, which is not the Note of the service",
             std::any::type_name::<N>()
         );
-        ConnHandle::new(self.conn.id, Arc::clone(&self.turn.shared))
+        ConnHandle::new(self.who.id, Arc::clone(self.shared))
     }
 
     /// Which connection it is.
     #[must_use]
     pub fn id(&self) -> ConnId {
-        ConnId(self.conn.id)
+        ConnId(self.who.id)
     }
 
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer<'_> {
-        Peer { address: self.conn.peer, listener: &self.site.name }
+        Peer { address: self.who.peer, listener: &self.site.name }
     }
 
     /// The monotonic clock, as of this turn of the loop.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.turn.now
+        self.moment.now
     }
 
     /// The wall clock in whole seconds since 1970, as of this turn of the loop.
     #[must_use]
     pub fn unix_time(&self) -> u64 {
-        self.turn.unix_time
+        self.moment.unix_time
     }
 
     /// Bytes of output that the kernel has not taken yet, this batch's included.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.conn.queued_bytes() + self.turn.out.len()
+        self.queued.bytes + self.record.out.len()
     }
 
     /// Whether the worker has begun to stop: see [`Service::on_retire`](crate::Service::on_retire).
     #[must_use]
     pub fn retiring(&self) -> bool {
-        self.turn.retiring
+        self.moment.retiring
     }
 
     /// Adds to one of the service's own [`COUNTERS`](crate::Service::COUNTERS).
     #[inline]
     pub fn count(&mut self, counter: usize, n: u64) {
-        self.site.metrics.add_service(counter, n);
+        match self.watch {
+            Some(_) => self.site.metrics.add_service(counter, n),
+            // A counter has one writer, and it is not this thread.
+            None => self.record.counts.push((counter, n)),
+        }
     }
 }
 

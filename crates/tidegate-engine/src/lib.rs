@@ -12,14 +12,17 @@ mod event_loop;
 mod handle;
 mod host;
 mod io;
+mod job;
 mod metrics;
 mod output;
+mod pool;
 mod reason;
+mod record;
 mod service;
 mod table;
 
 pub use builder::{
-    BoxError, BoxedService, EngineConfig, LoopBuilder, LoopHandle, MAX_LISTENERS, Running, Socket,
+    BoxError, BoxedService, Dispatch, EngineConfig, LoopBuilder, LoopHandle, MAX_LISTENERS, Running, Socket,
 };
 pub use event_loop::Loop;
 pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTERS};
@@ -28,6 +31,7 @@ pub use metrics::{
     HEAD_WORDS, LISTENER_WORDS, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS, Metrics, ProcessMetrics,
     ProcessWord, RunningCallback, Words,
 };
+pub use pool::{HandlerPool, PoolConfig};
 pub use reason::Reason;
 pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};
 pub use tidegate_reactor::{End, Epoll, PeerAddress, Trigger};

@@ -9,14 +9,20 @@
 //! +------+------------+------------+--- … ---+------+--- … ---+
 //! | head | listener 0 | listener 1 |         | head |         |
 //! +------+------------+------------+--- … ---+------+--- … ---+
-//!          general 16 | closes by reason 64 | service's own 48
+//!     |    general 16 | closes by reason 64 | service's own 48
+//!     general 32 | histogram of turns 13
 //! ```
+
+mod turns;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tidegate_reactor::Token;
+
+use turns::TurnHistogram;
 
 use crate::Reason;
 
@@ -68,6 +74,10 @@ pub enum ProcessWord {
     CallbackConn = 14,
     /// Turns that took longer than `engine.stall_after`, entered by whoever watches the loop.
     Stalls = 15,
+    /// Bytes of the stack of the thread that runs the loop.
+    ThreadStack = 16,
+    /// The number of that thread in /proc/PID/task; 0 before it is known.
+    Tid = 17,
 }
 
 /// The callbacks of a service, as [`ProcessMetrics::running_callback`] names them.
@@ -133,10 +143,18 @@ pub enum ListenerWord {
     Overloaded = 5,
     /// Connections lost while they waited to be accepted.
     AcceptLost = 6,
+    /// Connections whose peer ended first: its FIN or its reset was seen before the server had ended its side.
+    ClosedByPeer = 7,
+    /// Connections that the server ended first.
+    ClosedByServer = 8,
 }
 
 /// Words of a process before its listeners'.
 pub const HEAD_WORDS: usize = 64;
+/// Where the counts of the turns are in the head; their sum is behind them.
+const TURNS_AT: usize = 32;
+const TURNS_SUM_AT: usize = TURNS_AT + TurnHistogram::BUCKETS;
+const _: () = assert!(TURNS_SUM_AT < HEAD_WORDS, "the head has room for the histogram");
 /// Words of a listener.
 pub const LISTENER_WORDS: usize = 128;
 /// How many counters of its own a service may have.
@@ -236,6 +254,25 @@ impl ProcessMetrics {
     /// Adds to a word of the process. Only its one writer may.
     pub fn add(&self, word: ProcessWord, n: u64) {
         add(&self.words.words()[self.base + word as usize], n);
+    }
+
+    /// Counts a turn of the loop that took so long: two loads and two stores. Only its one writer may.
+    #[inline]
+    pub fn record_turn(&self, took: Duration) {
+        let ns = took.as_secs().saturating_mul(1_000_000_000).saturating_add(took.subsec_nanos().into());
+        let head = &self.words.words()[self.base..self.base + HEAD_WORDS];
+        add(&head[TURNS_AT + TurnHistogram::bucket(ns)], 1);
+        add(&head[TURNS_SUM_AT], ns);
+    }
+
+    /// How long the turns of the loop took.
+    #[must_use]
+    pub fn turns(&self) -> TurnHistogram {
+        let word = |at: usize| self.words.words()[self.base + at].load(Ordering::Relaxed);
+        TurnHistogram {
+            counts: std::array::from_fn(|bucket| word(TURNS_AT + bucket)),
+            sum_ns: word(TURNS_SUM_AT),
+        }
     }
 
     /// The same process without its first `n` listeners: for a loop that has only the others.
@@ -397,6 +434,25 @@ mod tests {
         assert_eq!(process.running_callback(), Some(running));
         process.leave();
         assert_eq!(process.running_callback(), None);
+    }
+
+    #[test]
+    fn turns_are_counted_and_forgotten_with_the_process() {
+        let metrics = Metrics::on_heap_for(2, 1);
+        let (process, other) = (metrics.process(0), metrics.process(1));
+        for took in [Duration::ZERO, Duration::from_micros(10), Duration::from_micros(11), Duration::MAX] {
+            process.record_turn(took);
+        }
+        let turns = process.turns();
+        assert_eq!((turns.counts[0], turns.counts[1], turns.counts[11]), (2, 1, 1));
+        assert_eq!(turns.counts.iter().sum::<u64>(), 4);
+        process.record_turn(Duration::from_nanos(1));
+        // The sum wraps, as every counter does; a reader takes it for a restart.
+        assert_eq!(process.turns().sum_ns, 21_000u64.wrapping_add(u64::MAX).wrapping_add(1));
+        assert_eq!(other.turns().counts, [0; 12]);
+        assert_eq!(other.listener(0).get(ListenerWord::Accepted), 0);
+        process.begin();
+        assert_eq!(process.turns(), other.turns());
     }
 
     #[test]

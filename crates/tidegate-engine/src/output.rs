@@ -11,6 +11,8 @@ use std::sync::Arc;
 use tidegate_buf::{Chain, Pool, PoolExhausted};
 use tidegate_reactor::{Errno, More, Reactor, Token};
 
+use crate::record::Record;
+
 /// A part of a file that is to be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct FilePart {
@@ -161,12 +163,12 @@ impl Output {
 /// Sends the bytes and files of a batch in turn, as long as the kernel takes all of each; `done` says how far it got.
 #[inline]
 pub(crate) fn send_batch(
-    out: &[u8],
-    files: &mut [(usize, FilePart)],
+    record: &mut Record,
     reactor: &mut impl Reactor,
     token: Token,
     done: &mut Cursor,
 ) -> Result<Progress, SendError> {
+    let Record { out, files, .. } = record;
     let mut share = SHARE_BYTES;
     for (position, part) in files {
         if !send_bytes(&out[..*position], More::Follows, reactor, token, done)? {

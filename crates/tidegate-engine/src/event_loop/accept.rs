@@ -13,7 +13,7 @@ use tidegate_timer::Instant;
 use super::{Loop, Stage};
 use crate::Refusal;
 use crate::conn::{Conn, State};
-use crate::io::Io;
+use crate::io::Queued;
 use crate::metrics::{ListenerWord, ProcessWord};
 
 /// When a listener without descriptors is tried again.
@@ -108,9 +108,14 @@ impl<R: Reactor> Loop<R> {
 
     fn open(&mut self, token: Token, site: usize) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        let mut io = Io { conn, turn: &mut self.turn, site: &self.sites[site] };
-        match self.hosts[site].open(&mut io) {
-            Ok(()) => self.settle(token),
+        let opened =
+            self.hosts[site].open(&mut self.turn.io(&conn.who, Queued::default(), &self.sites[site]));
+        match opened {
+            Ok(session) => {
+                conn.session = session;
+                self.turn.carry_out(conn);
+                self.settle(token);
+            }
             Err(refusal) => self.refuse(token, refusal),
         }
     }
@@ -120,10 +125,10 @@ impl<R: Reactor> Loop<R> {
         if refusal.answer.is_empty() {
             return self.close(token, refusal.reason, None);
         }
-        self.clear_batch();
+        self.turn.record.clear();
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.state = State::Flushing(refusal.reason);
-        self.turn.out.extend_from_slice(refusal.answer);
+        self.turn.record.out.extend_from_slice(refusal.answer);
         self.settle(token);
     }
 

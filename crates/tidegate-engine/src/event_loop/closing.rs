@@ -7,9 +7,9 @@ use tidegate_reactor::{End, Errno, Reactor, Token};
 use tidegate_timer::TimerQueue;
 
 use super::Loop;
-use crate::conn::{Conn, State};
+use crate::conn::{Conn, Ending, State};
 use crate::handle::ConnId;
-use crate::metrics::ProcessWord;
+use crate::metrics::{ListenerWord, ProcessWord};
 use crate::{Closed, Reason};
 
 impl<R: Reactor> Loop<R> {
@@ -36,7 +36,12 @@ impl<R: Reactor> Loop<R> {
 
     pub(super) fn close_with(&mut self, token: Token, reason: Reason, end: End, errno: Option<i32>) {
         // What its callbacks have just written is for nobody now, least of all for the next peer.
-        self.clear_batch();
+        self.turn.record.clear();
+        if let Some(conn) = self.conns.get_mut(token)
+            && conn.end_later(Ending { reason, end, errno })
+        {
+            return;
+        }
         let Some(mut conn) = self.conns.remove(token) else { return };
         self.turn.shared.set_generation(token.slot, 0);
         self.reactor.close(token, end);
@@ -52,6 +57,11 @@ impl<R: Reactor> Loop<R> {
         let site = usize::from(conn.site);
         self.publish_open(site, -1);
         self.sites[site].metrics.add_closed(reason);
+        // A FIN that comes while we linger answers ours.
+        let by_peer =
+            !matches!(conn.state, State::Lingering(_)) && (conn.eof || reason == Reason::PEER_RESET);
+        let first = if by_peer { ListenerWord::ClosedByPeer } else { ListenerWord::ClosedByServer };
+        self.sites[site].metrics.add(first, 1);
         if reason == Reason::PANIC {
             self.metrics.add(ProcessWord::Panics, 1);
         }
@@ -100,8 +110,8 @@ impl<R: Reactor> Loop<R> {
     fn closed(&self, conn: &Conn, reason: Reason, errno: Option<i32>) -> Closed {
         Closed {
             reason,
-            id: ConnId(conn.id),
-            address: conn.peer,
+            id: ConnId(conn.who.id),
+            address: conn.who.peer,
             age: self.turn.now.saturating_duration_since(conn.opened),
             bytes_in: conn.bytes_in,
             bytes_out: conn.bytes_out,

@@ -57,7 +57,7 @@ impl<R: Reactor> Loop<R> {
                 // Whatever the service answers, the same deadline does not pass a second time.
                 conn.last_in = self.turn.now;
                 conn.last_out = self.turn.now;
-                conn.phase_since = self.turn.now;
+                conn.reading.since = self.turn.now;
                 self.event(token, Event::Deadline(phase));
             }
         }

@@ -10,39 +10,37 @@ use crate::conn::State;
 use crate::io::Turn;
 use crate::metrics::ListenerWord;
 use crate::output::{Cursor, Output, Progress, SendError, send_batch};
+use crate::record::Record;
 use crate::{Phase, Reason};
-
-/// The scratch is given back to the allocator above this size, which only a huge batch reaches.
-const OUT_KEPT_BYTES: usize = 1 << 20;
 
 impl<R: Reactor> Loop<R> {
     /// Sends the batch's output. False when the connection ended over it.
     #[inline]
     pub(super) fn flush(&mut self, token: Token) -> bool {
-        if self.turn.out.is_empty() && self.turn.files.is_empty() {
+        if self.turn.record.sends_nothing() {
             return true;
         }
         let Some(conn) = self.conns.get_mut(token) else {
-            self.clear_batch();
+            self.turn.record.clear_output();
             return false;
         };
         if matches!(conn.state, State::Lingering(_)) {
-            self.clear_batch();
+            self.turn.record.clear_output();
             return true;
         }
         let site = usize::from(conn.site);
-        let weight = conn.queued_weight() + self.turn.batch_weight();
+        let weight = conn.queued_weight() + self.turn.record.weight();
         conn.over_water |= weight > self.sites[site].limits.high_water_bytes;
         let mut done = Cursor::default();
         if conn.output.is_some() {
             return self.queue_batch(token, done, Progress::Refused);
         }
-        let outcome = send_batch(&self.turn.out, &mut self.turn.files, &mut self.reactor, token, &mut done);
+        let outcome = send_batch(&mut self.turn.record, &mut self.reactor, token, &mut done);
         conn.bytes_out += done.sent;
         self.sites[site].metrics.add(ListenerWord::BytesOut, done.sent);
         match outcome {
             Ok(Progress::Done) => {
-                self.clear_batch();
+                self.turn.record.clear_output();
                 true
             }
             Ok(progress) => self.queue_batch(token, done, progress),
@@ -59,7 +57,7 @@ impl<R: Reactor> Loop<R> {
         let limit = self.sites[usize::from(conn.site)].limits.max_output_bytes;
         let fresh = conn.output.is_none();
         let output = conn.output.get_or_insert_with(Box::<Output>::default);
-        if output.len() + self.turn.out.len() - done.at > limit || !self.turn.queue(output, done) {
+        if output.len() + self.turn.record.out.len() - done.at > limit || !self.turn.queue(output, done) {
             self.close(token, Reason::OUTPUT_OVERFLOW, None);
             return false;
         }
@@ -70,7 +68,7 @@ impl<R: Reactor> Loop<R> {
                 self.reactor.await_writable(token);
             }
         }
-        self.clear_batch();
+        self.turn.record.clear_output();
         true
     }
 
@@ -96,8 +94,8 @@ impl<R: Reactor> Loop<R> {
             Ok(Progress::Done) => {
                 conn.output = None;
                 // While the peer was reading nothing else was due from it. A head that was begun has its one deadline.
-                if conn.phase != Phase::Head {
-                    conn.phase_since = self.turn.now;
+                if conn.reading.phase != Phase::Head {
+                    conn.reading.since = self.turn.now;
                 }
             }
             Ok(Progress::Refused) => self.reactor.await_writable(token),
@@ -116,27 +114,20 @@ impl<R: Reactor> Loop<R> {
             SendError::FileShrank => self.close(token, Reason::FILE_SHRANK, None),
         }
     }
-
-    pub(super) fn clear_batch(&mut self) {
-        self.turn.files.clear();
-        self.turn.out.clear();
-        if self.turn.out.capacity() > OUT_KEPT_BYTES {
-            self.turn.out.shrink_to(OUT_KEPT_BYTES);
-        }
-    }
 }
 
 impl Turn {
     /// Moves what is left of the batch to a queue. False when the pool has no room for it.
     fn queue(&mut self, output: &mut Output, done: Cursor) -> bool {
         let mut at = done.at;
-        for (position, part) in self.files.drain(..).skip(done.files) {
-            if output.push_bytes(&mut self.pool, &self.out[at..position]).is_err() {
+        let Record { out, files, .. } = &mut self.record;
+        for (position, part) in files.drain(..).skip(done.files) {
+            if output.push_bytes(&mut self.pool, &out[at..position]).is_err() {
                 return false;
             }
             at = position;
             output.push_file(part);
         }
-        output.push_bytes(&mut self.pool, &self.out[at..]).is_ok()
+        output.push_bytes(&mut self.pool, &out[at..]).is_ok()
     }
 }

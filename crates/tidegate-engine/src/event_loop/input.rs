@@ -9,7 +9,6 @@ use tidegate_reactor::{Reactor, Token};
 use super::Loop;
 use crate::conn::{Conn, State};
 use crate::host::{Event, Input, Then};
-use crate::io::Io;
 use crate::metrics::ListenerWord;
 use crate::{Flow, Reason};
 
@@ -27,55 +26,61 @@ impl<R: Reactor> Loop<R> {
         conn.last_in = self.turn.now;
         let site = &self.sites[usize::from(conn.site)];
         site.metrics.add(ListenerWord::BytesIn, data.len() as u64);
-        if conn.state != State::Open {
+        if conn.state != State::Open || conn.is_over() {
             let n = u32::try_from(data.len()).unwrap_or(u32::MAX);
             return self.throw_away(token, n);
         }
-        if !conn.input.is_empty() || conn.is_held() {
+        if self.crew.is_some() || !conn.input.is_empty() || conn.is_held() {
             keep(conn, &mut self.spares, data);
             return self.pump(token);
         }
         let host = &mut self.hosts[usize::from(conn.site)];
-        let mut io = Io { conn, turn: &mut self.turn, site };
-        let Input { consumed, then } = host.input(&mut io, data);
+        let queued = conn.queued();
+        let mut io = self.turn.io(&conn.who, queued, site);
+        let Input { consumed, then } = host.input(conn.session, &mut io, &mut conn.reading, data);
         if consumed < data.len() && !then.ends_input() {
-            keep(io.conn, &mut self.spares, &data[consumed..]);
+            keep(conn, &mut self.spares, &data[consumed..]);
         }
+        self.turn.carry_out(conn);
         self.follow(token, then);
     }
 
     /// Handles what input waits, as far as the connection may go on.
     pub(super) fn pump(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if conn.is_held() || conn.state != State::Open || conn.input.is_empty() {
+        if conn.is_held() || conn.away || conn.state != State::Open || conn.input.is_empty() {
             return self.settle(token);
         }
-        if conn.input.len() < conn.need as usize {
+        if conn.input.len() < conn.reading.need as usize {
             return self.follow(token, Then::NeedMore);
+        }
+        if self.crew.is_some() {
+            return self.send_off(token);
         }
         let mut input = std::mem::take(&mut conn.input);
         let site = &self.sites[usize::from(conn.site)];
         let host = &mut self.hosts[usize::from(conn.site)];
-        let mut io = Io { conn, turn: &mut self.turn, site };
-        let Input { consumed, then } = host.input(&mut io, &input);
+        let queued = conn.queued();
+        let mut io = self.turn.io(&conn.who, queued, site);
+        let Input { consumed, then } = host.input(conn.session, &mut io, &mut conn.reading, &input);
+        self.turn.carry_out(conn);
         if consumed < input.len() && !then.ends_input() {
             input.drain(..consumed);
-            io.conn.input = input;
-        } else if self.spares.len() < SPARES && input.capacity() <= SPARE_BYTES {
-            input.clear();
-            self.spares.push(input);
+            conn.input = input;
+        } else {
+            keep_spare(&mut self.spares, input);
         }
         self.follow(token, then);
     }
 
     /// Does what the end of a batch asks for.
-    fn follow(&mut self, token: Token, then: Then) {
+    pub(super) fn follow(&mut self, token: Token, then: Then) {
         match then {
             Then::NeedMore => {
                 let Some(conn) = self.conns.get_mut(token) else { return };
                 let limit = self.sites[usize::from(conn.site)].limits.max_input_bytes;
                 // What needs more than the limit never comes whole, so it is not waited for.
-                if conn.input.len().max(conn.need as usize) > limit {
+                if conn.input.len().max(conn.reading.need as usize) > limit {
                     return self.close(token, Reason::INPUT_OVERFLOW, None);
                 }
                 self.settle(token);
@@ -99,7 +104,7 @@ impl<R: Reactor> Loop<R> {
     /// Calls `on_eof` once all complete messages before the end have been handled.
     pub(super) fn tell_eof(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        let waiting = conn.suspended || (conn.is_held() && !conn.input.is_empty());
+        let waiting = conn.suspended || conn.away || (conn.is_held() && !conn.input.is_empty());
         if conn.eof && !conn.eof_told && !waiting && conn.state == State::Open {
             conn.eof_told = true;
             self.notify(token, Event::Eof);
@@ -126,6 +131,14 @@ impl Then {
     /// Whether what is left of the input will not be handled.
     fn ends_input(self) -> bool {
         matches!(self, Self::Flow(Flow::CloseAfterFlush(_) | Flow::Abort(_)))
+    }
+}
+
+/// Keeps an emptied buffer for the next message that comes in pieces.
+pub(super) fn keep_spare(spares: &mut Vec<Vec<u8>>, mut input: Vec<u8>) {
+    if spares.len() < SPARES && (1..=SPARE_BYTES).contains(&input.capacity()) {
+        input.clear();
+        spares.push(input);
     }
 }
 

@@ -4,13 +4,14 @@ use tidegate_reactor::{End, Reactor, Token};
 
 use super::{Loop, Stage};
 use crate::Flow;
-use crate::conn::State;
+use crate::conn::{Missed, State};
 use crate::handle::{Command, Letter};
 use crate::host::{self, Event};
 use crate::metrics::ProcessWord;
 
 impl<R: Reactor> Loop<R> {
     pub(super) fn on_woken(&mut self) {
+        self.welcome();
         let mut letters = std::mem::take(&mut self.letters);
         let command = self.turn.shared.collect(&mut letters);
         for (token, letter) in letters.drain(..) {
@@ -24,18 +25,23 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
-    fn on_letter(&mut self, token: Token, letter: Letter) {
+    pub(super) fn on_letter(&mut self, token: Token, letter: Letter) {
         let Some(conn) = self.conns.get_mut(token) else {
             self.metrics.add(ProcessWord::StaleHandles, 1);
+            self.turn.shared.letters_read(1);
             return host::discard(letter);
         };
+        if conn.away {
+            return conn.miss(Missed::Letter(letter));
+        }
+        self.turn.shared.letters_read(1);
         if conn.state != State::Open {
             // It ends already, and nothing follows what was its last word.
             return host::discard(letter);
         }
         match letter {
             Letter::Send(bytes) => {
-                self.turn.out.extend_from_slice(&bytes);
+                self.turn.record.out.extend_from_slice(&bytes);
                 self.settle(token);
             }
             Letter::Close(reason) if reason.end() == End::Fin => {

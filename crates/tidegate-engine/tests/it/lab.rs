@@ -65,7 +65,7 @@ pub(crate) struct Lab {
     pub(crate) overload_answer: Option<&'static [u8]>,
     pub(crate) control: Arc<Control>,
     pub(crate) seen: Sender<Seen>,
-    /// What the command `block` waits for.
+    /// What the commands `block` (the loop) and `hold` (the message) wait for.
     pub(crate) unblock: Mutex<Receiver<()>>,
 }
 
@@ -90,6 +90,9 @@ pub(crate) enum Head {
     Body,
 }
 
+/// The timer that blocks the loop.
+const BLOCK: TimerToken = TimerToken(u32::MAX);
+
 /// What a streaming callback sends at a time.
 pub(crate) const CHUNK: usize = 100_000;
 
@@ -97,6 +100,11 @@ impl Lab {
     fn tell(&self, seen: Seen) {
         // A test that has seen enough has dropped its end.
         let _ = self.seen.send(seen);
+    }
+
+    fn block(&self) {
+        self.tell(Seen::Blocked);
+        self.unblock.lock().unwrap().recv().unwrap();
     }
 
     fn say(&self, io: &mut Io<'_>, text: &str) {
@@ -127,10 +135,9 @@ impl Lab {
                 self.tell(Seen::Suspended(io.handle()));
                 return Flow::Suspend;
             }
-            "block" => {
-                self.tell(Seen::Blocked);
-                self.unblock.lock().unwrap().recv().unwrap();
-            }
+            // A timer is the loop's in every model, so it is the loop that stands still.
+            "block" => io.set_timer(BLOCK, Duration::ZERO),
+            "hold" => self.block(),
             "pause" => io.pause(),
             "nap" => {
                 io.set_timer(TimerToken(7), Duration::from_millis(numbers[0]));
@@ -241,6 +248,10 @@ impl Service for Lab {
 
     fn on_timer(&self, io: &mut Io<'_>, session: &mut Session, timer: TimerToken) -> Flow {
         assert_ne!(session.plan, "timer", "told to");
+        if timer == BLOCK {
+            self.block();
+            return Flow::Continue;
+        }
         self.say(io, &format!("timer {}", timer.0));
         if session.again > 0 {
             session.again -= 1;

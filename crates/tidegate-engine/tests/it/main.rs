@@ -4,17 +4,21 @@
 #[cfg(test)]
 macro_rules! under_each_model {
     ($($case:ident),+ $(,)?) => {
-        under_each_model!(@ level, Level, $($case)+);
-        under_each_model!(@ edge, Edge, $($case)+);
-        under_each_model!(@ oneshot, Oneshot, $($case)+);
+        under_each_model!(@ level, Level, Inline, $($case)+);
+        under_each_model!(@ edge, Edge, Inline, $($case)+);
+        under_each_model!(@ oneshot, Oneshot, Inline, $($case)+);
+        under_each_model!(@ level_pool, Level, Pool, $($case)+);
+        under_each_model!(@ edge_pool, Edge, Pool, $($case)+);
+        under_each_model!(@ oneshot_pool, Oneshot, Pool, $($case)+);
     };
-    (@ $name:ident, $trigger:ident, $($case:ident)+) => {
+    (@ $name:ident, $trigger:ident, $dispatch:ident, $($case:ident)+) => {
         mod $name {
-            use tidegate_engine::{EngineConfig, Trigger};
+            use tidegate_engine::{Dispatch, EngineConfig, Trigger};
             $(
                 #[test]
                 fn $case() {
-                    super::$case(EngineConfig { trigger: Trigger::$trigger, ..EngineConfig::default() });
+                    let (trigger, dispatch) = (Trigger::$trigger, Dispatch::$dispatch);
+                    super::$case(EngineConfig { trigger, dispatch, ..EngineConfig::default() });
                 }
             )+
         }
@@ -77,6 +81,8 @@ mod limits;
 mod output;
 #[cfg(test)]
 mod panics;
+#[cfg(test)]
+mod pool;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]

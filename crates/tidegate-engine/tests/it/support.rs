@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{
-    Closed, ConnHandle, EngineConfig, Limits, ListenerMetrics, ListenerWord, LoopBuilder, Metrics,
+    Closed, ConnHandle, Dispatch, EngineConfig, Limits, ListenerMetrics, ListenerWord, LoopBuilder, Metrics,
     ProcessMetrics, Reason, Running, Trigger,
 };
 
@@ -22,10 +22,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs a case with each way a loop can work, at the same time. The threads' names tell them apart when one fails.
 pub(crate) fn under_all_models_at_once(case: fn(EngineConfig)) {
     std::thread::scope(|scope| {
-        for trigger in [Trigger::Level, Trigger::Edge, Trigger::Oneshot] {
-            let config = EngineConfig { trigger, ..EngineConfig::default() };
-            let thread = std::thread::Builder::new().name(format!("{trigger:?}"));
-            thread.spawn_scoped(scope, move || case(config)).unwrap();
+        for dispatch in [Dispatch::Inline, Dispatch::Pool] {
+            for trigger in [Trigger::Level, Trigger::Edge, Trigger::Oneshot] {
+                let config = EngineConfig { trigger, dispatch, ..EngineConfig::default() };
+                let thread = std::thread::Builder::new().name(format!("{trigger:?} {dispatch:?}"));
+                thread.spawn_scoped(scope, move || case(config)).unwrap();
+            }
         }
     });
 }
@@ -266,7 +268,8 @@ fn prepare_the_process() {
         // The panics that the tests order are caught; printed they would only hide those that are not.
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if std::thread::current().name() != Some("loop-0") {
+            let thread = std::thread::current();
+            if !thread.name().is_some_and(|name| name.starts_with("loop-") || name.starts_with("pool-")) {
                 print(info);
             }
         }));

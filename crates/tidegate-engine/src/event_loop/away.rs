@@ -1,0 +1,264 @@
+//! Sessions that leave the loop with a message for a handler thread, and come back.
+//!
+//! The connection itself stays: its output is sent, its deadlines run, what it receives is kept up to
+//! `max_input_bytes`. Whatever would call its service meanwhile waits for the session, in order.
+//!
+//! Invariant: a connection that is `away` is not taken out of the table, so a job always finds it on its return.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_reactor::{Reactor, Token};
+
+use super::Loop;
+use super::input::keep_spare;
+use crate::conn::{Absence, Conn, Ending, Missed};
+use crate::host::{Event, Next};
+use crate::io::{Moment, Site};
+use crate::job::{Home, Job, Jobs};
+use crate::metrics::ListenerWord;
+use crate::pool::{HandlerPool, PoolHandle, Refused};
+use crate::record::Record;
+use crate::{Flow, Reason};
+
+/// Emptied jobs that are kept for the next messages.
+const SPARE_JOBS: usize = 256;
+
+/// What a loop has to do with a pool.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pool: PoolHandle,
+    home: Arc<Home>,
+    /// Jobs that have left and not come back, those that wait for room included.
+    out: usize,
+    /// Jobs that the queue had no room for, in order.
+    waiting: VecDeque<Box<Job>>,
+    spares: Jobs,
+    returned: Jobs,
+    /// The pool, when it is this loop's alone.
+    _own: Option<HandlerPool>,
+}
+
+impl Crew {
+    pub(crate) fn new(pool: PoolHandle, home: Home, own: Option<HandlerPool>) -> Self {
+        Self {
+            pool,
+            home: Arc::new(home),
+            out: 0,
+            waiting: VecDeque::new(),
+            spares: Vec::new(),
+            returned: Vec::new(),
+            _own: own,
+        }
+    }
+}
+
+impl<R: Reactor> Loop<R> {
+    /// Looks for a complete message in the input, and sends it off.
+    pub(super) fn send_off(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let site = &self.sites[usize::from(conn.site)];
+        let host = &mut self.hosts[usize::from(conn.site)];
+        let mut io = self.turn.io(&conn.who, conn.queued(), site);
+        let (len, away) = match host.next(conn.session, &mut io, &mut conn.reading, &conn.input) {
+            Next::Message(len, away) => (len, away),
+            Next::Then(then) => {
+                if conn.input.is_empty() {
+                    keep_spare(&mut self.spares, std::mem::take(&mut conn.input));
+                }
+                return self.follow(token, then);
+            }
+        };
+        let Some(crew) = &mut self.crew else { return };
+        let moment =
+            Moment { now: self.turn.now, unix_time: self.turn.unix_time, retiring: self.turn.retiring };
+        let mut job =
+            crew.spares.pop().unwrap_or_else(|| new_job(conn, moment, site, crew, &self.turn.shared));
+        job.who = conn.who;
+        job.moment = moment;
+        job.queued = conn.queued();
+        job.handled = false;
+        if !Arc::ptr_eq(&job.site, site) {
+            job.site = Arc::clone(site);
+        }
+        if len == conn.input.len() {
+            keep_spare(
+                &mut self.spares,
+                std::mem::replace(&mut job.message, std::mem::take(&mut conn.input)),
+            );
+        } else {
+            job.message.clear();
+            job.message.extend(conn.input.drain(..len));
+        }
+        job.away = Some(away);
+        conn.away = true;
+        crew.out += 1;
+        self.submit(job);
+        self.settle(token);
+    }
+
+    fn submit(&mut self, job: Box<Job>) {
+        let Some(crew) = &mut self.crew else { return };
+        match crew.pool.submit(job) {
+            Ok(()) => {}
+            Err(Refused::Full(job)) => {
+                if let Some(conn) = self.conns.get_mut(job.who.id) {
+                    conn.unqueued = true;
+                }
+                crew.waiting.push_back(job);
+            }
+            // It goes home as it is dropped, and its connection is closed there.
+            Err(Refused::Stopped(job)) => drop(job),
+        }
+    }
+
+    /// Takes what came back, and lets go what waits for room.
+    pub(super) fn welcome(&mut self) {
+        let Some(crew) = &mut self.crew else { return };
+        let mut returned = std::mem::take(&mut crew.returned);
+        crew.home.collect(&mut returned);
+        for job in returned.drain(..) {
+            self.on_return(job);
+        }
+        if let Some(crew) = &mut self.crew {
+            crew.returned = returned;
+        }
+        self.try_waiting();
+    }
+
+    fn try_waiting(&mut self) {
+        while let Some(job) = self.crew.as_mut().and_then(|crew| crew.waiting.pop_front()) {
+            let token = job.who.id;
+            let Some(crew) = &mut self.crew else { return };
+            match crew.pool.submit(job) {
+                Err(Refused::Full(job)) => return crew.waiting.push_front(job),
+                Err(Refused::Stopped(job)) => drop(job),
+                Ok(()) => {}
+            }
+            if let Some(conn) = self.conns.get_mut(token) {
+                conn.unqueued = false;
+            }
+            self.settle(token);
+        }
+    }
+
+    /// A session is back: does what its handler asked for, then what waited for it.
+    fn on_return(&mut self, mut job: Box<Job>) {
+        let token = job.who.id;
+        let (Some(away), Some(conn)) = (job.away.take(), self.conns.get_mut(token)) else {
+            unreachable!("a connection stays while its session is away");
+        };
+        let site = usize::from(conn.site);
+        conn.session = self.hosts[site].take_back(away);
+        conn.away = false;
+        conn.unqueued = false;
+        std::mem::swap(&mut self.turn.record, &mut job.record);
+        let metrics = &self.sites[site].metrics;
+        metrics.add(ListenerWord::Messages, u64::from(job.handled));
+        for (counter, n) in self.turn.record.counts.drain(..) {
+            metrics.add_service(counter, n);
+        }
+        let absence = conn.absence.take();
+        let absence = absence.map(|mut absence| {
+            // A timer that expired meanwhile and was taken back or set anew has not expired for its service.
+            let wishes = &self.turn.record.timers;
+            absence.events.retain(|missed| match missed {
+                Missed::Event(Event::Timer(timer)) => !wishes.iter().any(|wish| wish.token == *timer),
+                _ => true,
+            });
+            absence
+        });
+        self.turn.carry_out(conn);
+        let flow = job.flow;
+        self.put_aside(job);
+        match absence {
+            Some(absence) => self.catch_up(token, flow, *absence),
+            None => self.apply(token, flow),
+        }
+        self.pump(token);
+        self.tell_eof(token);
+    }
+
+    fn catch_up(&mut self, token: Token, flow: Flow, absence: Absence) {
+        match absence.ending {
+            Some(Ending { reason, end, errno }) => self.close_with(token, reason, end, errno),
+            None => self.apply(token, flow),
+        }
+        // Of a connection that has ended, letters are counted as stale and dropped.
+        for missed in absence.events {
+            match missed {
+                Missed::Event(event) => self.event(token, event),
+                Missed::Letter(letter) => self.on_letter(token, letter),
+            }
+        }
+    }
+
+    fn put_aside(&mut self, mut job: Box<Job>) {
+        let Some(crew) = &mut self.crew else { return };
+        crew.out -= 1;
+        if crew.spares.len() < SPARE_JOBS {
+            job.record.clear();
+            job.message.clear();
+            crew.spares.push(job);
+        }
+    }
+
+    /// After the end: waits for the sessions that are still away, so that each sees its `on_close`.
+    pub(super) fn await_returns(&mut self) {
+        if let Some(crew) = &mut self.crew {
+            // They go home as they are dropped.
+            crew.waiting.clear();
+        }
+        while let Some(crew) = &mut self.crew
+            && crew.out > 0
+        {
+            let mut returned = std::mem::take(&mut crew.returned);
+            crew.home.wait(&mut returned);
+            for job in returned.drain(..) {
+                self.on_return(job);
+            }
+        }
+    }
+}
+
+fn new_job(
+    conn: &Conn,
+    moment: Moment,
+    site: &Arc<Site>,
+    crew: &Crew,
+    shared: &Arc<crate::handle::Shared>,
+) -> Box<Job> {
+    Box::new(Job {
+        who: conn.who,
+        moment,
+        queued: conn.queued(),
+        message: Vec::new(),
+        record: Record::default(),
+        flow: Flow::Abort(Reason::STOPPED),
+        handled: false,
+        away: None,
+        site: Arc::clone(site),
+        shared: Arc::clone(shared),
+        home: Arc::clone(&crew.home),
+    })
+}
+
+impl Conn {
+    /// Keeps something for the return of the session.
+    pub(super) fn miss(&mut self, missed: Missed) {
+        self.absence.get_or_insert_default().events.push(missed);
+    }
+
+    /// Puts the end off until the session is back. The first cause counts. False when it is not away.
+    pub(super) fn end_later(&mut self, ending: Ending) -> bool {
+        if self.away {
+            self.absence.get_or_insert_default().ending.get_or_insert(ending);
+        }
+        self.away
+    }
+
+    /// Whether it only waits for its session to be closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.absence.as_ref().is_some_and(|absence| absence.ending.is_some())
+    }
+}

@@ -1,0 +1,127 @@
+//! `Job`: a message on its way to a handler thread and back, and [`Home`], where it comes back to.
+//!
+//! Invariant: a job that carries a session comes home exactly once, whatever becomes of the thread or the queue that had
+//! it: what is dropped unhandled goes home by its destructor, and its connection is closed.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tidegate_reactor::Waker;
+
+use crate::conn::Who;
+use crate::handle::Shared;
+use crate::host::Away;
+use crate::io::{Io, Moment, Queued, Site};
+use crate::record::Record;
+use crate::{Flow, Reason};
+
+/// A message with the session of its connection.
+pub(crate) struct Job {
+    pub(crate) who: Who,
+    pub(crate) moment: Moment,
+    pub(crate) queued: Queued,
+    pub(crate) message: Vec<u8>,
+    /// What the handler asked for.
+    pub(crate) record: Record,
+    /// What it answered.
+    pub(crate) flow: Flow,
+    /// Whether it was handled at all.
+    pub(crate) handled: bool,
+    /// The session; `None` in a job that is empty.
+    pub(crate) away: Option<Box<dyn Away>>,
+    pub(crate) site: Arc<Site>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) home: Arc<Home>,
+}
+
+/// Several jobs. They move by their boxes, which the queue, the mailbox and the loop hand on to each other.
+pub(crate) type Jobs = Vec<Box<Job>>;
+
+impl Job {
+    /// Handles the message and goes home.
+    pub(crate) fn run(mut self: Box<Self>) {
+        let Self { who, moment, queued, message, record, site, shared, away, flow, handled, .. } = &mut *self;
+        let mut io = Io { who, moment: *moment, queued: *queued, record, site, shared, watch: None };
+        if let Some(away) = away {
+            *flow = away.message(&mut io, message);
+            *handled = true;
+        }
+        let home = Arc::clone(&self.home);
+        home.receive(self);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let Some(away) = self.away.take() else { return };
+        let home = Arc::clone(&self.home);
+        home.receive(Box::new(Self {
+            who: self.who,
+            moment: self.moment,
+            queued: self.queued,
+            message: std::mem::take(&mut self.message),
+            record: Record::default(),
+            flow: Flow::Abort(Reason::STOPPED),
+            handled: false,
+            away: Some(away),
+            site: Arc::clone(&self.site),
+            shared: Arc::clone(&self.shared),
+            home: Arc::clone(&home),
+        }));
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("who", &self.who).field("flow", &self.flow).finish_non_exhaustive()
+    }
+}
+
+/// Where the jobs of one loop come back to.
+#[derive(Debug)]
+pub(crate) struct Home {
+    jobs: Mutex<Jobs>,
+    arrived: Condvar,
+    waker: Waker,
+}
+
+impl Home {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self { jobs: Mutex::default(), arrived: Condvar::new(), waker }
+    }
+
+    fn receive(&self, job: Box<Job>) {
+        let mut jobs = self.lock();
+        jobs.push(job);
+        // The first one wakes the loop; those that follow before it comes are taken in the same turn.
+        let wake = jobs.len() == 1;
+        drop(jobs);
+        self.arrived.notify_one();
+        if wake {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes what has come, and gives the emptied vector back for what comes next.
+    pub(crate) fn collect(&self, jobs: &mut Jobs) {
+        std::mem::swap(&mut *self.lock(), jobs);
+    }
+
+    /// As [`collect`](Self::collect), but waits until there is something. For a loop that has ended.
+    pub(crate) fn wait(&self, jobs: &mut Jobs) {
+        let mut waiting = self.lock();
+        while waiting.is_empty() {
+            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(&mut *waiting, jobs);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        // Every change under the lock is one operation, so a panic leaves it whole.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
