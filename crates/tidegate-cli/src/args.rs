@@ -10,12 +10,14 @@ use clap::{Parser, Subcommand};
 use tidegate::config::parse_duration;
 use tidegate::log::Severity;
 
+use crate::allocator::LONG_VERSION;
+
 /// Long-lived connections, served and not dropped: a web server, a message gateway and their log in one program.
 ///
 /// Without a command it serves in the foreground, as `tidegate run` does, on the built-in default unless there is a file
 /// `tidegate.toml` here.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", bin_name = "tidegate", version, after_help = EXIT_CODES)]
+#[command(name = "tidegate", bin_name = "tidegate", version, long_version = LONG_VERSION, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,

@@ -11,11 +11,11 @@ use crate::output::{Form, print, print_json};
 
 /// The configuration for a command to a server that runs already, or to its files.
 ///
-/// The site is no concern of such a command: a folder that has vanished since the start must not keep anybody from stopping
-/// the server or from reading in its log that it has vanished.
+/// The site and the processors are no concern of such a command: a folder that has vanished since the start, or a processor
+/// that was taken away, must not keep anybody from stopping the server or from reading in its log that it has vanished.
 pub(crate) fn of_running(options: &LoadOptions) -> Result<Config, ConfigErrors> {
     let mut options = options.clone();
-    options.set.push("web.root=".to_owned());
+    options.set.extend(["web.root=", "engine.cpu_affinity=[]"].map(str::to_owned));
     Config::load(&options)
 }
 

@@ -5,6 +5,7 @@
 //! the command line.
 #![forbid(unsafe_code)]
 
+mod allocator;
 mod args;
 mod command;
 mod configuration;

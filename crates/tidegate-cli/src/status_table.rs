@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use tidegate::config::format_duration;
-use tidegate::{ProcessStatus, Status};
+use tidegate::config::{ByteSize, format_duration};
+use tidegate::{ProcessStatus, Status, ThreadStatus};
 
 /// ```text
 /// tidegate 0.1.0
@@ -14,6 +14,9 @@ use tidegate::{ProcessStatus, Status};
 ///
 /// LISTENER  ADDRESS         SERVICE  CONNECTIONS  ACCEPTED  REQUESTS
 /// web       127.0.0.1:8080  web                0         0         0
+///
+/// PROCESS   THREAD   TID  PROCESSORS  NICE  STACK
+/// worker 0  loop-0  4714  0-3            0   1MiB
 /// ```
 pub(crate) fn tables(status: &Status) -> String {
     let processes = status.processes.iter().map(|process| {
@@ -44,7 +47,22 @@ pub(crate) fn tables(status: &Status) -> String {
     write_table(&mut text, &PROCESS_HEAD, processes.collect());
     text.push('\n');
     write_table(&mut text, &LISTENER_HEAD, listeners.collect());
+    text.push('\n');
+    write_table(&mut text, &THREAD_HEAD, threads(status));
     text
+}
+
+/// The threads that serve, as they really are.
+fn threads(status: &Status) -> Vec<Vec<String>> {
+    let of = |process: &ProcessStatus| {
+        let row = |thread: &ThreadStatus| {
+            let (tid, nice) = (thread.tid.to_string(), thread.nice.to_string());
+            let stack = ByteSize::new(thread.stack).to_string();
+            vec![name(process), thread.name.clone(), tid, thread.cpus.clone(), nice, stack]
+        };
+        process.threads.iter().map(row).collect::<Vec<_>>()
+    };
+    status.processes.iter().flat_map(of).collect()
 }
 
 fn name(process: &ProcessStatus) -> String {
@@ -105,6 +123,9 @@ const LISTENER_HEAD: [Column; 6] = [
     number("ACCEPTED"),
     number("REQUESTS"),
 ];
+
+const THREAD_HEAD: [Column; 6] =
+    [word("PROCESS"), word("THREAD"), number("TID"), word("PROCESSORS"), number("NICE"), number("STACK")];
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, sockopt};
 use tidegate_buf::Pool;
-use tidegate_reactor::{Epoll, Errno, Reactor, Trigger};
+use tidegate_reactor::{Epoll, Errno, ListenerId, Reactor, Trigger};
 use tidegate_timer::AnyQueue;
 
-use crate::event_loop::accept::Accepting;
+use crate::accepting::{Accepting, Door};
 use crate::event_loop::away::Crew;
 use crate::event_loop::{Loop, Stage};
 use crate::handle::{Command, Shared};
@@ -109,8 +109,9 @@ impl fmt::Debug for BoxedService {
 /// A listening socket, and how it is shared with other processes.
 #[derive(Debug)]
 pub struct Socket {
-    fd: OwnedFd,
-    shared: bool,
+    /// `None`: somebody else has it, who hands over the connections.
+    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) shared: bool,
 }
 
 impl Socket {
@@ -118,13 +119,29 @@ impl Socket {
     /// too and are all woken for.
     #[must_use]
     pub fn own(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: fd.into(), shared: false }
+        Self { fd: Some(fd.into()), shared: false }
     }
 
     /// One socket that several processes poll; each connection wakes one of them.
     #[must_use]
     pub fn shared(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: fd.into(), shared: true }
+        Self { fd: Some(fd.into()), shared: true }
+    }
+
+    /// None: an [`Acceptor`](crate::Acceptor) accepts, and hands the connections over to this loop. A loop has either only
+    /// such listeners or none.
+    #[must_use]
+    pub fn handed_over() -> Self {
+        Self { fd: None, shared: false }
+    }
+}
+
+impl Socket {
+    /// Has a reactor accept from it, if it is there.
+    pub(crate) fn listen<R: Reactor>(self, reactor: &mut R) -> Result<Option<ListenerId>, Errno> {
+        let Some(fd) = self.fd else { return Ok(None) };
+        prepare(&fd)?;
+        reactor.listen(fd, self.shared).map(Some)
     }
 }
 
@@ -220,8 +237,8 @@ impl LoopBuilder {
     ///
     /// # Errors
     ///
-    /// The first factory's error, the kernel's when it cannot poll, or that there are more listeners than metrics for
-    /// them or than [`MAX_LISTENERS`].
+    /// The first factory's error, the kernel's when it cannot poll, that there are more listeners than metrics for
+    /// them or than [`MAX_LISTENERS`], or that only some of them are [handed over](Socket::handed_over).
     pub fn build(self) -> Result<(Loop<Epoll>, LoopHandle), BoxError> {
         let mut reactor = Epoll::new(self.config.trigger)?;
         let count = self.listeners.len();
@@ -230,18 +247,24 @@ impl LoopBuilder {
         if count > most {
             return Err(format!("{count} listeners, where there is room for {most}").into());
         }
-        let (mut hosts, mut sites, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut hosts, mut sites) = (Vec::new(), Vec::new());
+        let mut accepting = Accepting::new(metrics.clone());
         for (index, (name, socket, service)) in self.listeners.into_iter().enumerate() {
             let BoxedService { host, note, .. } =
                 service.map_err(|source| FactoryError { listener: name.clone(), source })?;
-            prepare(&socket.fd)?;
-            ids.push(reactor.listen(socket.fd, socket.shared)?);
-            let (metrics, limits) = (metrics.listener(index), host.limits());
-            let index = u16::try_from(index)?;
-            sites.push(Arc::new(Site { name: name.into(), metrics, note, limits, index }));
+            let (name, metrics): (Arc<str>, _) = (name.into(), metrics.listener(index));
+            accepting.add(Door {
+                listener: socket.listen(&mut reactor)?,
+                name: Arc::clone(&name),
+                metrics: metrics.clone(),
+                overload_answer: host.overload_answer(),
+            });
+            let (limits, index) = (host.limits(), u16::try_from(index)?);
+            sites.push(Arc::new(Site { name, metrics, note, limits, index }));
             hosts.push(host);
         }
-        let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections));
+        let handed = accepting.handed()?;
+        let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections, handed));
         let blocks = self.config.max_output_bytes / OUTPUT_BLOCK_BYTES;
         let turn = Turn {
             record: Record::default(),
@@ -262,14 +285,14 @@ impl LoopBuilder {
             conns: Table::new(self.config.max_connections),
             hosts,
             sites,
-            listeners: ids,
             turn,
             metrics,
             letters: Vec::new(),
+            arrivals: Vec::new(),
             again: Vec::new(),
             again_now: Vec::new(),
             spares: Vec::new(),
-            accepting: Accepting::default(),
+            accepting,
             crew,
             stage: Stage::Serving,
         };
@@ -318,7 +341,7 @@ const IDLE_BLOCKS: usize = 256;
 /// Tells a loop to end, from any thread.
 #[derive(Clone, Debug)]
 pub struct LoopHandle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl LoopHandle {
@@ -330,6 +353,13 @@ impl LoopHandle {
     /// Close everything and end.
     pub fn stop(&self) {
         self.shared.command(Command::Stop);
+    }
+
+    /// How many connections the loop has, with those that an [`Acceptor`](crate::Acceptor) has chosen it for and that it
+    /// has not taken yet.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.intake.connections()
     }
 }
 

@@ -8,17 +8,19 @@
 
 use std::sync::Arc;
 
-use tidegate_reactor::{Completion, End, Errno, ListenerId, Reactor, Token};
+use tidegate_reactor::{Completion, End, Errno, Reactor, Token};
 use tidegate_timer::{Instant, TimerQueue};
 
+use crate::accepting::Accepting;
 use crate::conn::{Conn, Missed, State};
 use crate::handle::Letter;
 use crate::host::{Event, Hosted};
+use crate::intake::Arrival;
 use crate::io::{Site, Turn};
 use crate::metrics::{ProcessMetrics, ProcessWord};
 use crate::{Flow, Reason};
 
-pub(crate) mod accept;
+mod accept;
 pub(crate) mod away;
 mod closing;
 mod deadline;
@@ -35,17 +37,18 @@ pub struct Loop<R: Reactor> {
     /// By listener: the service, and what its connections have in common.
     pub(crate) hosts: Vec<Box<dyn Hosted>>,
     pub(crate) sites: Vec<Arc<Site>>,
-    pub(crate) listeners: Vec<ListenerId>,
     pub(crate) turn: Turn,
     pub(crate) metrics: ProcessMetrics,
     /// Emptied letters' vector, swapped with the mailbox's.
     pub(crate) letters: Vec<(Token, Letter)>,
+    /// The same for what an acceptor hands over.
+    pub(crate) arrivals: Vec<Arrival>,
     /// Connections that go on without a completion, each once (`Conn::listed`); and those being gone on with.
     pub(crate) again: Vec<Token>,
     pub(crate) again_now: Vec<Token>,
     /// Emptied input buffers, for the next message that comes in pieces.
     pub(crate) spares: Vec<Vec<u8>>,
-    pub(crate) accepting: accept::Accepting,
+    pub(crate) accepting: Accepting,
     /// Who handles messages, when it is not this thread.
     pub(crate) crew: Option<away::Crew>,
     pub(crate) stage: Stage,
@@ -86,7 +89,7 @@ impl<R: Reactor> Loop<R> {
         let outcome = self.turns();
         self.end_all(Reason::STOPPED);
         self.await_returns();
-        self.turn.shared.end();
+        self.end_mail();
         outcome.map_err(Into::into)
     }
 
@@ -238,9 +241,5 @@ impl<R: Reactor> Loop<R> {
             }
         }
         self.arm_deadline(token);
-    }
-
-    fn site_of(&self, listener: ListenerId) -> Option<usize> {
-        self.listeners.iter().position(|l| *l == listener)
     }
 }

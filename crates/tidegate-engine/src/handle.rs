@@ -13,6 +13,7 @@ use std::time::Duration;
 use tidegate_reactor::{Token, Waker};
 
 use crate::Reason;
+use crate::intake::{Arrival, Handed, Intake};
 
 /// The identity of a connection within its loop: a slot, and the generation that tells its users apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,6 +133,8 @@ pub(crate) struct Shared {
     waker: Waker,
     /// By slot: the generation of the open connection, 0 for none. Written by the loop alone.
     generations: Box<[AtomicU32]>,
+    /// What comes from an acceptor, and the count of connections.
+    pub(crate) intake: Intake,
 }
 
 #[derive(Debug, Default)]
@@ -168,8 +171,10 @@ pub(crate) enum Command {
 }
 
 impl Shared {
-    pub(crate) fn new(waker: Waker, slots: usize) -> Self {
+    /// `handed` are the sites that an acceptor is to hand connections over for.
+    pub(crate) fn new(waker: Waker, slots: usize, handed: Vec<Handed>) -> Self {
         Self {
+            intake: Intake::new(waker.clone(), slots, handed),
             mailbox: Mutex::default(),
             unread_letters: AtomicUsize::new(0),
             waker,
@@ -235,14 +240,16 @@ impl Shared {
         mailbox.command.take()
     }
 
-    /// The loop has ended: whatever is posted from now on is for nobody.
-    pub(crate) fn end(&self) {
+    /// The loop has ended: whatever is posted from now on is for nobody. Answers the connections that were handed over and
+    /// not taken.
+    pub(crate) fn end(&self) -> Vec<Arrival> {
         let mut mailbox = self.lock();
         mailbox.ended = true;
         let letters = std::mem::take(&mut mailbox.letters);
         drop(mailbox);
         // Without the lock: the destructor of a note may well post another.
         letters.into_iter().for_each(crate::host::discard);
+        self.intake.close()
     }
 
     fn lock(&self) -> MutexGuard<'_, Mailbox> {

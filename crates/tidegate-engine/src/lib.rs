@@ -6,11 +6,14 @@
 //! Nothing here reads a clock, names a protocol, prints, or reads a configuration file.
 #![forbid(unsafe_code)]
 
+mod accepting;
+mod acceptor;
 mod builder;
 mod conn;
 mod event_loop;
 mod handle;
 mod host;
+mod intake;
 mod io;
 mod job;
 mod metrics;
@@ -21,6 +24,7 @@ mod record;
 mod service;
 mod table;
 
+pub use acceptor::{Acceptor, AcceptorBuilder, AcceptorHandle, Balance};
 pub use builder::{
     BoxError, BoxedService, Dispatch, EngineConfig, LoopBuilder, LoopHandle, MAX_LISTENERS, Running, Socket,
 };

@@ -10,3 +10,4 @@ pub mod process;
 pub mod shared;
 pub mod signal;
 pub mod socket;
+pub mod thread;

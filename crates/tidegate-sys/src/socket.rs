@@ -1,7 +1,7 @@
 //! Listening sockets: bound, made non-blocking, and ready to be inherited.
 //!
-//! `TCP_NODELAY` is set on the listener because Linux lets accepted sockets inherit it: one call at start in place of one
-//! per connection. Nothing here accepts; that is the reactor's work.
+//! Options of connections are set on the listener, because Linux lets accepted sockets inherit them: a few calls at start in
+//! place of as many per connection. Nothing here accepts; that is the reactor's work.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,17 +23,99 @@ pub enum Sharing {
     ReusePort,
 }
 
+/// How a TCP socket listens, and what its connections inherit from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Connections that wait to be accepted, see listen(2).
+    pub backlog: u32,
+    /// Whether what is written leaves at once (`TCP_NODELAY`, tcp(7)).
+    pub nodelay: bool,
+    /// How long a connection is silent until the kernel asks whether its peer is there; `None`: it never does.
+    pub keepalive: Option<Keepalive>,
+    /// Whether every close is a reset (`SO_LINGER` with a time of 0, socket(7)).
+    pub reset_on_close: bool,
+    /// Bytes of the kernel's receive buffer (`SO_RCVBUF`, socket(7)); `None`: the kernel sizes it as needed.
+    pub receive_buffer: Option<usize>,
+    /// Bytes of the kernel's send buffer (`SO_SNDBUF`); `None`: the kernel sizes it as needed.
+    pub send_buffer: Option<usize>,
+}
+
+/// Probes of a silent connection (`SO_KEEPALIVE`, tcp(7)), in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe (`TCP_KEEPIDLE`), 1 to 32,767 s.
+    pub idle: Duration,
+    /// Time between probes (`TCP_KEEPINTVL`), 1 to 32,767 s.
+    pub interval: Duration,
+    /// Probes without an answer, after which the connection is given up (`TCP_KEEPCNT`), 1 to 127.
+    pub count: u32,
+}
+
+impl Default for TcpOptions {
+    /// Without delay, and everything else as the kernel has it.
+    fn default() -> Self {
+        Self {
+            backlog: 4096,
+            nodelay: true,
+            keepalive: None,
+            reset_on_close: false,
+            receive_buffer: None,
+            send_buffer: None,
+        }
+    }
+}
+
 /// Opens a non-blocking TCP socket that listens on `address`. Port 0 takes a free port: see [`local_address`].
 ///
 /// # Errors
 ///
-/// What socket(2), bind(2) or listen(2) answered: `AddrInUse` when somebody listens there already.
-pub fn listen_tcp(address: SocketAddr, backlog: u32, sharing: Sharing) -> io::Result<OwnedFd> {
+/// What socket(2), bind(2), setsockopt(2) or listen(2) answered: `AddrInUse` when somebody listens there already.
+pub fn listen_tcp(address: SocketAddr, options: &TcpOptions, sharing: Sharing) -> io::Result<OwnedFd> {
     let socket = bind_tcp(address, sharing)?;
-    // tcp(7): an accepted socket inherits TCP_NODELAY from its listener.
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    set_inherited(&socket, options)?;
+    listen(&socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
+}
+
+/// Sets what accepted sockets inherit. The buffers have to be known before listen(2), since the window is announced in the
+/// handshake (tcp(7)).
+fn set_inherited(socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(socket, options.nodelay)?;
+    if let Some(keepalive) = options.keepalive {
+        sockopt::set_tcp_keepidle(socket, keepalive.idle)?;
+        sockopt::set_tcp_keepintvl(socket, keepalive.interval)?;
+        sockopt::set_tcp_keepcnt(socket, keepalive.count)?;
+        sockopt::set_socket_keepalive(socket, true)?;
+    }
+    if options.reset_on_close {
+        reset_on_close(socket)?;
+    }
+    if let Some(bytes) = options.receive_buffer {
+        sockopt::set_socket_recv_buffer_size(socket, bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        sockopt::set_socket_send_buffer_size(socket, bytes)?;
+    }
+    Ok(())
+}
+
+/// What the kernel made of the sizes that were asked for: the bytes of the receive and of the send buffer. It doubles what
+/// was set, for its own book-keeping, and caps it at `net.core.rmem_max` and `net.core.wmem_max` (socket(7)).
+///
+/// # Errors
+///
+/// What getsockopt(2) answered.
+pub fn buffer_sizes(socket: impl AsFd) -> io::Result<(usize, usize)> {
+    Ok((sockopt::socket_recv_buffer_size(&socket)?, sockopt::socket_send_buffer_size(&socket)?))
+}
+
+/// Lets what is written to the connections of a listener wait for more, or leave at once (`TCP_NODELAY`, tcp(7)).
+///
+/// # Errors
+///
+/// What setsockopt(2) answered.
+pub fn set_nodelay(socket: impl AsFd, nodelay: bool) -> io::Result<()> {
+    Ok(sockopt::set_tcp_nodelay(socket, nodelay)?)
 }
 
 /// Opens `count` sockets that share `address` (`SO_REUSEPORT`), or one that does not when `count` is 1.
@@ -45,15 +127,15 @@ pub fn listen_tcp(address: SocketAddr, backlog: u32, sharing: Sharing) -> io::Re
 /// # Errors
 ///
 /// As [`listen_tcp`].
-pub fn listen_tcp_group(address: SocketAddr, backlog: u32, count: usize) -> io::Result<Vec<OwnedFd>> {
-    let first = listen_tcp(address, backlog, Sharing::Exclusive)?;
+pub fn listen_tcp_group(address: SocketAddr, options: &TcpOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let first = listen_tcp(address, options, Sharing::Exclusive)?;
     let real = local_address(&first)?;
     if count > 1 {
         sockopt::set_socket_reuseport(&first, true)?;
     }
     let mut group = vec![first];
     for _ in 1..count {
-        group.push(listen_tcp(real, backlog, Sharing::ReusePort)?);
+        group.push(listen_tcp(real, options, Sharing::ReusePort)?);
     }
     Ok(group)
 }
@@ -143,30 +225,75 @@ mod tests {
         (Ipv4Addr::LOCALHOST, port).into()
     }
 
-    #[test]
-    fn accepted_sockets_inherit_nodelay() {
-        let socket = listen_tcp(loopback(0), 16, Sharing::Exclusive).unwrap();
-        let _client = TcpStream::connect(local_address(&socket).unwrap()).unwrap();
+    const PLAIN: TcpOptions = TcpOptions {
+        backlog: 16,
+        nodelay: true,
+        keepalive: None,
+        reset_on_close: false,
+        receive_buffer: None,
+        send_buffer: None,
+    };
+
+    /// The client's and the server's end of a connection to a listener with these options.
+    fn accepted(options: &TcpOptions) -> (TcpStream, TcpStream) {
+        let socket = listen_tcp(loopback(0), options, Sharing::Exclusive).unwrap();
+        let client = TcpStream::connect(local_address(&socket).unwrap()).unwrap();
         let listener = std::net::TcpListener::from(socket);
         listener.set_nonblocking(false).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn without_options_connections_are_without_delay_and_the_rest_is_the_kernels() {
+        let (_client, accepted) = accepted(&PLAIN);
         assert!(accepted.nodelay().unwrap());
+        assert!(!sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::socket_linger(&accepted).unwrap(), None);
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_every_option() {
+        let seconds = Duration::from_secs;
+        let keepalive = Keepalive { idle: seconds(90), interval: seconds(7), count: 3 };
+        let (_client, accepted) = accepted(&TcpOptions {
+            nodelay: false,
+            keepalive: Some(keepalive),
+            reset_on_close: true,
+            receive_buffer: Some(40_000),
+            send_buffer: Some(50_000),
+            ..PLAIN
+        });
+        assert!(!accepted.nodelay().unwrap());
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), keepalive.idle);
+        assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), keepalive.interval);
+        assert_eq!(sockopt::tcp_keepcnt(&accepted).unwrap(), keepalive.count);
+        assert_eq!(sockopt::socket_linger(&accepted).unwrap(), Some(Duration::ZERO));
+        assert_eq!(buffer_sizes(&accepted).unwrap(), (80_000, 100_000));
+    }
+
+    #[test]
+    fn a_close_with_that_option_is_a_reset() {
+        use std::io::Read;
+        let (mut client, accepted) = accepted(&TcpOptions { reset_on_close: true, ..PLAIN });
+        drop(accepted);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
     fn a_group_shares_a_port_and_nobody_else_joins() {
-        let group = listen_tcp_group(loopback(0), 16, 3).unwrap();
+        let group = listen_tcp_group(loopback(0), &PLAIN, 3).unwrap();
         let address = local_address(&group[0]).unwrap();
         assert!(group.iter().all(|socket| local_address(socket).unwrap() == address));
         for count in [1, 3] {
-            let error = listen_tcp_group(address, 16, count).unwrap_err();
+            let error = listen_tcp_group(address, &PLAIN, count).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
     }
 
     #[test]
     fn every_socket_of_a_group_gets_connections() {
-        let group = listen_tcp_group(loopback(0), 256, 2).unwrap();
+        let group = listen_tcp_group(loopback(0), &TcpOptions { backlog: 256, ..PLAIN }, 2).unwrap();
         let address = local_address(&group[0]).unwrap();
         let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
         let accepted: Vec<usize> = group

@@ -12,7 +12,7 @@ use crate::config::{self, Config, ServiceName};
 use crate::run::master::CONFIG_FD;
 use crate::server::{Factory, ListenSpec};
 use crate::services::admin;
-use crate::{Error, ServerBuilder, discard, echo};
+use crate::{Error, ListenOptions, ServerBuilder, discard, echo};
 
 /// A server of everything that the configuration says: with a data folder, a pid file, a control socket and a log server.
 ///
@@ -82,7 +82,7 @@ fn listen_spec(
     Ok(ListenSpec {
         name: listener.name.to_string(),
         address: listener.address.clone(),
-        backlog: listener.backlog,
+        options: ListenOptions::of(listener),
         // So that no worker that is stopped keeps an operator waiting.
         answers_for_all: listener.service == ServiceName::Admin,
         service: listener.service.to_string(),

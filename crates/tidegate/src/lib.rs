@@ -21,7 +21,8 @@
 mod assemble;
 pub mod config;
 mod error;
-#[cfg(feature = "web")]
+mod listen_options;
+#[cfg(feature = "full")]
 mod prometheus;
 mod run;
 mod server;
@@ -33,10 +34,11 @@ mod status;
 pub use assemble::{from_config, run_if_child};
 pub use config::Config;
 pub use error::Error;
+pub use listen_options::ListenOptions;
 pub use server::{Ready, Server, ServerBuilder, SpawnedServer};
 pub use services::{Stream, discard, echo};
 pub use sockets::BindError;
-pub use status::{ListenerStatus, ProcessStatus, Status};
+pub use status::{ListenerStatus, ProcessStatus, Status, ThreadStatus};
 
 pub use tidegate_engine::{
     BoxError, Closed, ConnHandle, ConnId, CounterDef, Decoded, End, Flow, HandleError, Instant, Io, Limits,

@@ -26,8 +26,10 @@ impl StatusSource {
     pub(crate) fn prometheus(&self) -> String {
         let mut text = String::with_capacity(16 << 10);
         self.write_process_metrics(&mut text);
+        self.write_turns(&mut text);
         self.write_listener_metrics(&mut text);
         self.write_closes(&mut text);
+        self.write_first_ends(&mut text);
         self.write_service_counters(&mut text);
         text
     }
@@ -47,6 +49,41 @@ impl StatusSource {
             head(text, name, kind, help);
             for process in self.started() {
                 line(text, name, &process_label(&process), process.get(*word));
+            }
+        }
+    }
+
+    /// A histogram for each loop; buckets of this format hold those of all smaller limits too.
+    fn write_turns(&self, text: &mut String) {
+        const NAME: &str = "tidegate_loop_turn_seconds";
+        head(text, NAME, "histogram", "How long turns of an event loop took, without the wait between them.");
+        for process in self.started() {
+            for (index, place) in process.loops().iter().enumerate() {
+                let turns = place.turns();
+                let labels = format!("{},loop=\"{index}\"", process_label(&process));
+                let mut total = 0;
+                for (limit, count) in turns.buckets() {
+                    total += count;
+                    let limit = limit.map_or("+Inf".to_owned(), seconds);
+                    line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"{limit}\""), total);
+                }
+                let _ = writeln!(text, "{NAME}_sum{{{labels}}} {}", seconds(turns.sum_ns));
+                line(text, &format!("{NAME}_count"), &labels, total);
+            }
+        }
+    }
+
+    /// Who ended connections, over all their reasons.
+    fn write_first_ends(&self, text: &mut String) {
+        const NAME: &str = "tidegate_connections_closed_first_total";
+        head(text, NAME, "counter", "Connections that ended, by the side whose FIN or reset came first.");
+        let sides = [("peer", ListenerWord::ClosedByPeer), ("server", ListenerWord::ClosedByServer)];
+        for process in self.started() {
+            for (index, meta) in self.listeners.iter().enumerate() {
+                for (side, word) in sides {
+                    let labels = format!("{},side=\"{side}\"", listener_labels(&process, meta));
+                    line(text, NAME, &labels, process.sum(index, |counts| counts.get(word)));
+                }
             }
         }
     }
@@ -176,6 +213,12 @@ fn line(text: &mut String, name: &str, labels: &str, value: u64) {
     let _ = writeln!(text, "{name}{{{labels}}} {value}");
 }
 
+/// Nanoseconds as seconds, to the last digit.
+fn seconds(ns: u64) -> String {
+    let text = format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 fn process_label(process: &ProcessCounters) -> String {
     let role = process.get(ProcessWord::Role);
     let name = role_name(role).replace(' ', "-");
@@ -188,4 +231,80 @@ fn process_label(process: &ProcessCounters) -> String {
 
 fn listener_labels(process: &ProcessCounters, meta: &ListenerMeta) -> String {
     format!("{},listener=\"{}\",service=\"{}\"", process_label(process), meta.name, meta.service)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tidegate_engine::Metrics;
+
+    use super::*;
+    use crate::status::place;
+
+    /// A worker of two loops, and what `/metrics` says of it.
+    fn exposition(record: impl FnOnce(&Metrics)) -> String {
+        let metrics = Metrics::on_heap_for(place::of_loop(1, 2, 0), 1);
+        for loop_index in 0..2 {
+            let place = metrics.process(place::of_loop(0, 2, loop_index));
+            place.set(ProcessWord::Pid, 1);
+            place.set(ProcessWord::Role, 2);
+        }
+        record(&metrics);
+        let meta = ListenerMeta {
+            name: "web".to_owned(),
+            address: String::new(),
+            service: "web".to_owned(),
+            counters: &[],
+        };
+        StatusSource { metrics, listeners: Arc::new([meta]), loops: 2 }.prometheus()
+    }
+
+    #[test]
+    fn turns_are_a_cumulative_histogram_for_each_loop() {
+        let text = exposition(|metrics| {
+            let second = metrics.process(place::of_loop(0, 2, 1));
+            for micros in [5, 10, 11, 50_000, 20_000_000] {
+                second.record_turn(Duration::from_micros(micros));
+            }
+        });
+        let found: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("tidegate_loop_turn_seconds") && line.contains("loop=\"1\""))
+            .map(|line| line.split_once("loop=\"1\"").unwrap().1)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ",le=\"0.00001\"} 2",
+                ",le=\"0.00004\"} 3",
+                ",le=\"0.00016\"} 3",
+                ",le=\"0.00064\"} 3",
+                ",le=\"0.00256\"} 3",
+                ",le=\"0.01024\"} 3",
+                ",le=\"0.04096\"} 3",
+                ",le=\"0.16384\"} 4",
+                ",le=\"0.65536\"} 4",
+                ",le=\"2.62144\"} 4",
+                ",le=\"10.48576\"} 4",
+                ",le=\"+Inf\"} 5",
+                "} 20.050026",
+                "} 5",
+            ]
+        );
+        assert!(text.contains("# TYPE tidegate_loop_turn_seconds histogram\n"));
+        assert!(text.contains("tidegate_loop_turn_seconds_count{process=\"worker-0\",loop=\"0\"} 0\n"));
+    }
+
+    #[test]
+    fn who_ended_first_is_told_for_each_listener() {
+        let text = exposition(|_| {});
+        for side in ["peer", "server"] {
+            let line = format!(
+                "tidegate_connections_closed_first_total{{process=\"worker-0\",listener=\"web\",service=\"web\",side=\"{side}\"}} 0\n"
+            );
+            assert!(text.contains(&line), "{text}");
+        }
+    }
 }

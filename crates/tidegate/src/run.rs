@@ -6,5 +6,6 @@ pub(crate) mod loops;
 pub(crate) mod master;
 mod operated;
 pub(crate) mod single;
+mod threads;
 mod watch;
 pub(crate) mod worker;

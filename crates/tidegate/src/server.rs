@@ -12,12 +12,12 @@ use tidegate_engine::{BoxError, BoxedService, CounterDef, Service};
 use tidegate_log::LogServer;
 use tidegate_process::{Child, Signals};
 
-use crate::Error;
 use crate::config::{Accept, Address, Config, Count};
 use crate::run;
 use crate::run::loops::WorkerLoops;
 use crate::sockets::{BindOptions, Bound, Share};
 use crate::status::{ListenerMeta, StatusSource};
+use crate::{Error, ListenOptions};
 
 /// Where servers come from.
 ///
@@ -49,7 +49,7 @@ pub(crate) type Factory = Arc<dyn Fn(&StatusSource) -> Result<BoxedService, BoxE
 pub(crate) struct ListenSpec {
     pub(crate) name: String,
     pub(crate) address: Address,
-    pub(crate) backlog: u32,
+    pub(crate) options: ListenOptions,
     /// Any worker can answer for all: one socket, whatever `process.accept` says.
     pub(crate) answers_for_all: bool,
     pub(crate) service: String,
@@ -113,17 +113,33 @@ impl ServerBuilder {
 
     /// As [`listen`](Self::listen), with a name, and a factory that may fail: its error is the error of the start.
     pub fn listen_named<S: Service>(
-        mut self,
+        self,
         name: impl Into<String>,
         address: impl Into<String>,
         factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
     ) -> Self {
+        self.listen_with(name, address, ListenOptions::default(), factory)
+    }
+
+    /// As [`listen_named`](Self::listen_named), with options of the socket and its connections. An option that a Unix socket
+    /// does not have is an error of the start.
+    pub fn listen_with<S: Service>(
+        mut self,
+        name: impl Into<String>,
+        address: impl Into<String>,
+        options: ListenOptions,
+        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
+    ) -> Self {
         let text = address.into();
-        match parse_address(&text) {
+        let fits = |address: Address| match (&address, options.tcp_only()) {
+            (Address::Unix(_), Some(option)) => Err(format!("a Unix socket has no option {option}")),
+            _ => Ok(address),
+        };
+        match parse_address(&text).and_then(fits) {
             Ok(address) => self.listeners.push(ListenSpec {
                 name: name.into(),
                 address,
-                backlog: DEFAULT_BACKLOG,
+                options,
                 answers_for_all: false,
                 service: "program".to_owned(),
                 counters: S::COUNTERS,
@@ -232,7 +248,7 @@ impl ServerBuilder {
                     Share::Each(usize::try_from(workers.max(1)).unwrap_or(1) * self.loop_count())
                 }
             };
-            let options = BindOptions { backlog: listener.backlog, sharing, patience };
+            let options = BindOptions { tcp: listener.options.tcp, sharing, patience };
             bound.push(Bound::bind(&listener.name, &listener.address, options)?);
         }
         Ok(bound)
@@ -326,5 +342,3 @@ fn parse_address(text: &str) -> Result<Address, String> {
     let mut addresses = text.to_socket_addrs().map_err(|error| error.to_string())?;
     addresses.next().map(Address::Tcp).ok_or_else(|| "the name has no address".to_owned())
 }
-
-const DEFAULT_BACKLOG: u32 = 4096;

@@ -1,6 +1,6 @@
 //! The services that come with the library: a closure over a stream, echo, discard, and the admin pages.
 
-#[cfg(feature = "web")]
+#[cfg(feature = "full")]
 pub(crate) mod admin;
 mod stream;
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_sys::socket::{listen_tcp_group, listen_unix, local_address};
+use tidegate_sys::socket::{TcpOptions, buffer_sizes, listen_tcp_group, listen_unix, local_address};
 
 use crate::config::Address;
 
@@ -31,7 +31,8 @@ pub(crate) struct Bound {
 /// How a listener is to be bound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BindOptions {
-    pub(crate) backlog: u32,
+    /// What a Unix socket has of it is the backlog.
+    pub(crate) tcp: TcpOptions,
     /// One socket for each of so many loops, or a shared one.
     pub(crate) sharing: Share,
     /// How long an address that is taken is tried again.
@@ -112,15 +113,30 @@ fn bind_tcp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result
         Share::Each(loops) => loops.max(1),
         Share::One | Share::All => 1,
     };
-    let sockets: Vec<_> =
-        listen_tcp_group(address, options.backlog, count)?.into_iter().map(Arc::new).collect();
+    let sockets: Vec<_> = listen_tcp_group(address, &options.tcp, count)?.into_iter().map(Arc::new).collect();
+    tell_capped_buffers(name, &sockets[0], &options.tcp)?;
     let real = local_address(&sockets[0])?;
     let shared = options.sharing == Share::One;
     Ok(Bound { name: name.to_owned(), address: real.to_string(), sockets, shared, path: None })
 }
 
+/// A size that the kernel caps is served, as others are by whoever set the cap, but not silently.
+fn tell_capped_buffers(name: &str, socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
+    let (receive, send) = buffer_sizes(socket)?;
+    for (key, asked, got, limit) in [
+        ("receive_buffer", options.receive_buffer, receive, "net.core.rmem_max"),
+        ("send_buffer", options.send_buffer, send, "net.core.wmem_max"),
+    ] {
+        // The kernel counts its own book-keeping in, and doubles what it is told (socket(7)).
+        if let Some(asked) = asked.filter(|asked| got / 2 < *asked) {
+            tracing::warn!(listener = name, key, asked, got = got / 2, limit, "the kernel caps a buffer");
+        }
+    }
+    Ok(())
+}
+
 fn bind_unix(name: &str, path: &Path, options: BindOptions) -> io::Result<Bound> {
-    let socket = listen_unix(path, options.backlog, UNIX_SOCKET_MODE)?;
+    let socket = listen_unix(path, options.tcp.backlog, UNIX_SOCKET_MODE)?;
     Ok(Bound {
         name: name.to_owned(),
         address: format!("unix:{}", path.display()),
@@ -150,7 +166,8 @@ mod tests {
 
     #[test]
     fn each_worker_has_a_socket_on_the_same_real_port() {
-        let options = BindOptions { backlog: 16, sharing: Share::Each(3), patience: Duration::ZERO };
+        let options =
+            BindOptions { tcp: TcpOptions::default(), sharing: Share::Each(3), patience: Duration::ZERO };
         let bound = Bound::bind("web", &tcp(0), options).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         for worker in 0..3 {
@@ -160,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_taken_address_is_refused_and_named() {
-        let options = BindOptions { backlog: 16, sharing: Share::Each(2), patience: Duration::ZERO };
+        let options =
+            BindOptions { tcp: TcpOptions::default(), sharing: Share::Each(2), patience: Duration::ZERO };
         let first = Bound::bind("web", &tcp(0), options).unwrap();
         let port = first.address.rsplit(':').next().unwrap().parse().unwrap();
         let error = Bound::bind("web", &tcp(port), options).unwrap_err().to_string();

@@ -66,6 +66,24 @@ pub struct ProcessStatus {
     pub bytes_out: u64,
     /// Messages handled.
     pub requests: u64,
+    /// The threads that run its loops, and those of their pools.
+    #[serde(default)]
+    pub threads: Vec<ThreadStatus>,
+}
+
+/// A thread, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadStatus {
+    /// `loop-0`, `pool-3`.
+    pub name: String,
+    /// Its number in `/proc/PID/task`.
+    pub tid: u64,
+    /// The processors that it may run on, as `"1-3,5"` (`Cpus_allowed_list` of proc_pid_status(5)).
+    pub cpus: String,
+    /// -20 to 19 (proc_pid_stat(5)).
+    pub nice: i64,
+    /// Bytes of its stack.
+    pub stack: u64,
 }
 
 /// A listener, as those who read its counters know it.
@@ -74,7 +92,7 @@ pub(crate) struct ListenerMeta {
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) service: String,
-    #[cfg_attr(not(feature = "web"), expect(dead_code, reason = "only the admin pages show them"))]
+    #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show them"))]
     pub(crate) counters: &'static [CounterDef],
 }
 
@@ -105,9 +123,31 @@ impl ProcessCounters {
         if of_a_loop { self.0.iter().map(|place| place.get(word)).sum() } else { self.0[0].get(word) }
     }
 
+    /// The counters of each loop. The master has none.
+    #[cfg(feature = "full")]
+    pub(crate) fn loops(&self) -> &[ProcessMetrics] {
+        if self.get(ProcessWord::Role) == MASTER { &[] } else { &self.0 }
+    }
+
     /// A count of a listener, over all loops.
     pub(crate) fn sum(&self, listener: usize, count: impl Fn(&ListenerMetrics) -> u64) -> u64 {
         self.0.iter().map(|place| count(&place.listener(listener))).sum()
+    }
+
+    /// The threads of its loops and pools that the kernel knows.
+    fn threads(&self) -> Vec<ThreadStatus> {
+        let pid = self.get(ProcessWord::Pid);
+        let loops = self.0.iter().filter_map(|place| {
+            let (tid, stack) = (place.get(ProcessWord::Tid), place.get(ProcessWord::ThreadStack));
+            if tid == 0 { None } else { thread_status(pid, tid, stack) }
+        });
+        let is_worker = self.get(ProcessWord::Role) == WORKER;
+        let stack = self.get(ProcessWord::ThreadStack);
+        let tids = if is_worker { pool_threads(pid) } else { Vec::new() };
+        let mut pool: Vec<_> = tids.into_iter().filter_map(|tid| thread_status(pid, tid, stack)).collect();
+        // A shorter number is a smaller one.
+        pool.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        loops.chain(pool).collect()
     }
 
     /// A word of all listeners.
@@ -149,6 +189,9 @@ pub(crate) mod place {
     }
 }
 
+#[cfg(feature = "full")]
+const MASTER: u64 = 0;
+const WORKER: u64 = 2;
 const ROLES: [&str; 3] = ["master", "log server", "worker"];
 
 impl StatusSource {
@@ -192,7 +235,7 @@ impl StatusSource {
         let pid = process.get(ProcessWord::Pid);
         ProcessStatus {
             role: role_name(role).to_owned(),
-            index: (role == 2).then(|| process.get(ProcessWord::Index)),
+            index: (role == WORKER).then(|| process.get(ProcessWord::Index)),
             pid,
             generation: process.get(ProcessWord::Generation),
             state: ProcessState::name(process.get(ProcessWord::State)).to_owned(),
@@ -203,6 +246,7 @@ impl StatusSource {
             bytes_in: sum(ListenerWord::BytesIn),
             bytes_out: sum(ListenerWord::BytesOut),
             requests: sum(ListenerWord::Messages),
+            threads: process.threads(),
         }
     }
 }
@@ -213,6 +257,37 @@ pub(crate) fn role_name(role: u64) -> &'static str {
 
 pub(crate) fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}
+
+/// The numbers of the threads of a process that belong to the pool of a loop, by their name: a pool may grow, so they have
+/// no places among the counters.
+fn pool_threads(pid: u64) -> Vec<u64> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let is_pool = |tid: &u64| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm"));
+        name.is_ok_and(|name| name.starts_with(POOL_PREFIX))
+    };
+    let tids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+    tids.filter(is_pool).collect()
+}
+
+/// What the names of the threads of a pool begin with.
+pub(crate) const POOL_PREFIX: &str = "pool-";
+
+/// `None` when the thread has gone.
+fn thread_status(pid: u64, tid: u64, stack: u64) -> Option<ThreadStatus> {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}")).ok();
+    let (status, stat) = (read("status")?, read("stat")?);
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let (head, fields) = stat.rsplit_once(") ")?;
+    Some(ThreadStatus {
+        name: head.split_once('(')?.1.to_owned(),
+        tid,
+        cpus: cpus.trim().to_owned(),
+        // The 19th field; the state, which is the third, is the first behind the name.
+        nice: fields.split(' ').nth(16)?.parse().ok()?,
+        stack,
+    })
 }
 
 /// The state letter of proc_pid_stat(5), in words.

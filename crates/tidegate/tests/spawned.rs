@@ -2,11 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use tidegate::{Error, Flow, Reason, Server, SpawnedServer, Stream, discard, echo};
+use rustix::net::{getpeername, sockopt};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use tidegate::{Error, Flow, ListenOptions, Reason, Server, SpawnedServer, Stream, discard, echo};
 
 fn spawn_echo() -> SpawnedServer {
     Server::builder().listen("127.0.0.1:0", echo).spawn().unwrap()
@@ -122,4 +126,53 @@ fn a_factory_that_fails_fails_the_start() {
     let failing = || if true { Err("no licence".into()) } else { Ok(echo()) };
     let error = Server::builder().listen_named("main", "127.0.0.1:0", failing).spawn().unwrap_err();
     assert!(error.to_string().contains("no licence"), "{error}");
+}
+
+/// The server's end of a connection, found among the descriptors of this process.
+fn accepted(client: &TcpStream) -> OwnedFd {
+    let (this, wanted) = (pidfd_open(getpid(), PidfdFlags::empty()).unwrap(), client.local_addr().unwrap());
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = fds.map(|fd| fd.unwrap().file_name().into_string().unwrap().parse().unwrap());
+    let mut copies = numbers.filter_map(|number| pidfd_getfd(&this, number, PidfdGetfdFlags::empty()).ok());
+    let peer = |fd: &OwnedFd| SocketAddr::try_from(getpeername(fd).ok().flatten()?).ok();
+    copies.find(|fd| peer(fd) == Some(wanted)).expect("the server has accepted")
+}
+
+#[test]
+fn connections_have_the_options_of_their_listener() {
+    let options = ListenOptions::default()
+        .nodelay(false)
+        .keepalive(Duration::from_secs(60))
+        .reset_on_close()
+        .receive_buffer(40_000)
+        .send_buffer(50_000);
+    let server = Server::builder()
+        .listen("127.0.0.1:0", echo)
+        .listen_with("special", "127.0.0.1:0", options, || Ok(echo()))
+        .spawn()
+        .unwrap();
+    let [plain, special] = ["main", "special"].map(|name| {
+        let mut client = connect(&server, name);
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        let accepted = accepted(&client);
+        (client, accepted)
+    });
+    assert!(sockopt::tcp_nodelay(&plain.1).unwrap() && !sockopt::socket_keepalive(&plain.1).unwrap());
+    assert!(!sockopt::tcp_nodelay(&special.1).unwrap() && sockopt::socket_keepalive(&special.1).unwrap());
+    let linger = [&plain, &special].map(|(_, accepted)| sockopt::socket_linger(accepted).unwrap());
+    assert_eq!(linger, [None, Some(Duration::ZERO)]);
+    assert_eq!(sockopt::tcp_keepidle(&special.1).unwrap(), Duration::from_secs(60));
+    assert_eq!(sockopt::tcp_keepintvl(&special.1).unwrap(), Duration::from_secs(12));
+    assert_eq!(sockopt::tcp_keepcnt(&special.1).unwrap(), 5);
+    assert_eq!(sockopt::socket_recv_buffer_size(&special.1).unwrap(), 80_000);
+    assert_eq!(sockopt::socket_send_buffer_size(&special.1).unwrap(), 100_000);
+}
+
+#[test]
+fn a_unix_socket_has_no_options_of_tcp() {
+    let options = ListenOptions::default().keepalive(Duration::from_secs(1));
+    let error = Server::builder().listen_with("main", "unix:s", options, || Ok(echo())).spawn().unwrap_err();
+    assert_eq!(error.to_string(), "address \"unix:s\": a Unix socket has no option keepalive");
+    assert_eq!(error.exit_code(), 2);
 }

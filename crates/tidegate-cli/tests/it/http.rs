@@ -59,6 +59,10 @@ impl Connection {
         Ok(Answer { status, head, body: String::from_utf8(body).unwrap() })
     }
 
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     /// Waits for the end of the connection, and says whether it was an orderly one.
     pub(crate) fn ends_in_order(&mut self) -> bool {
         match self.stream.read_to_end(&mut Vec::new()) {

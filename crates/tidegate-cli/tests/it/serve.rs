@@ -26,9 +26,12 @@ fn the_built_in_site_welcomes() {
 
 #[test]
 fn every_model_serves_the_same_and_stops() {
-    for (trigger, timers) in [("level", "heap"), ("edge", "tree"), ("oneshot", "list")] {
+    let models = [("inline", "level", "heap"), ("inline", "edge", "tree"), ("inline", "oneshot", "list")];
+    let pooled = [("pool", "level", "wheel"), ("pool", "edge", "wheel"), ("pool", "oneshot", "wheel")];
+    for (dispatch, trigger, timers) in models.into_iter().chain(pooled) {
         let dir = tempdir().unwrap();
         let setup = Setup::new(&dir).set(format!("engine.trigger={trigger}")).set("engine.loops=2");
+        let setup = setup.set(format!("engine.dispatch={dispatch}"));
         let server = setup.set(format!("engine.timers={timers}")).start();
         // Enough connections that each of the four loops has most likely had some.
         let mut web: Vec<_> = (0..16).map(|_| Connection::open(server.address("web"))).collect();
@@ -40,9 +43,9 @@ fn every_model_serves_the_same_and_stops() {
         let told: Status = serde_json::from_str(&get(server.address("admin"), "/status").body).unwrap();
         let requests =
             |name: &str| told.listeners.iter().find(|listener| listener.name == name).unwrap().requests;
-        assert_eq!((requests("web"), requests("gateway")), (48, 1), "{trigger}");
+        assert_eq!((requests("web"), requests("gateway")), (48, 1), "{dispatch} {trigger}");
         drop((web, client));
-        assert_eq!(server.end(Signal::QUIT), Exit::Code(0), "{trigger}");
+        assert_eq!(server.end(Signal::QUIT), Exit::Code(0), "{dispatch} {trigger}");
     }
 }
 

@@ -28,8 +28,20 @@ fn help_and_version_are_no_failures() {
     for part in ["run", "stop", "status", "check", "config", "msg", "log", "Exit codes: 0 "] {
         assert!(stdout(&help).contains(part), "{part}");
     }
-    let version = run(&["--version"]);
+    let version = run(&["-V"]);
     assert_eq!(stdout(&version), format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_long_version_names_the_allocator() {
+    let allocator = match (cfg!(feature = "jemalloc"), cfg!(feature = "mimalloc")) {
+        (true, _) => "jemalloc",
+        (false, true) => "mimalloc",
+        (false, false) => "system",
+    };
+    let version = run(&["--version"]);
+    let expect = format!("tidegate {}\nallocator: {allocator}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout(&version), expect);
 }
 
 #[test]

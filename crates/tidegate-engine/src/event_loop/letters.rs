@@ -18,11 +18,25 @@ impl<R: Reactor> Loop<R> {
             self.on_letter(token, letter);
         }
         self.letters = letters;
+        // After the command was read: who hands over connections and then tells the loop to quit has them served.
+        self.take_over(command);
         match command {
             Some(Command::Stop) => self.stage = Stage::Stopped,
             Some(Command::Quit { grace }) if self.stage == Stage::Serving => self.begin_retirement(grace),
             Some(Command::Quit { .. }) | None => {}
         }
+    }
+
+    /// Admits the connections that an acceptor has handed over; with a command they are the last ones.
+    fn take_over(&mut self, command: Option<Command>) {
+        if command.is_some() {
+            let last = self.turn.shared.intake.close();
+            return last.into_iter().for_each(|arrival| self.admit(arrival));
+        }
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.turn.shared.intake.collect(&mut arrivals);
+        arrivals.drain(..).for_each(|arrival| self.admit(arrival));
+        self.arrivals = arrivals;
     }
 
     pub(super) fn on_letter(&mut self, token: Token, letter: Letter) {

@@ -2,43 +2,58 @@
 
 use std::time::Duration;
 
-use tidegate_reactor::{AcceptError, Reactor};
+use tidegate_reactor::Reactor;
 
-use super::accept::Arrival;
 use super::{Loop, Stage};
 use crate::Reason;
+use crate::accepting::LAST_ACCEPTS;
 use crate::conn::State;
 use crate::host::Event;
+use crate::metrics::ListenerWord;
 
-/// How many connections a retiring listener still takes from its queue.
-const LAST_ACCEPTS: usize = 65_536;
 /// At least so many connections that have something to read are reported in a turn.
 const READ_IN_A_TURN: usize = 64;
 
+impl<R: Reactor> Drop for Loop<R> {
+    /// A loop that panicked has not ended by itself, and others are not to wait for it.
+    fn drop(&mut self) {
+        self.end_mail();
+    }
+}
+
 impl<R: Reactor> Loop<R> {
+    /// Nothing can be posted or handed over from now on. Connections that no turn has taken were accepted all the same,
+    /// and are closed with nobody told but the counters.
+    pub(super) fn end_mail(&mut self) {
+        for arrival in self.turn.shared.end() {
+            let metrics = &self.sites[arrival.site].metrics;
+            metrics.add(ListenerWord::Accepted, 1);
+            metrics.add_closed(Reason::STOPPED);
+            metrics.add(ListenerWord::ClosedByServer, 1);
+            self.turn.shared.intake.leave();
+        }
+    }
+
     /// Stops accepting: takes what the queues hold, then lets go of the listeners.
     pub(super) fn begin_retirement(&mut self, grace: Duration) {
         tracing::debug!(connections = self.conns.len(), ?grace, "retiring: no new connections");
         let until = self.turn.now + grace;
         self.turn.retiring = true;
         self.stage = Stage::LastReads { until, turns: 0 };
-        for site in 0..self.listeners.len() {
-            let listener = self.listeners[site];
-            // Deregistered first: what arrives from now on wakes another process that polls the same socket, and what
-            // arrived before is taken here.
-            self.reactor.pause_accept(listener);
+        // Deregistered first: what arrives from now on wakes another process that polls the same socket, and what arrived
+        // before is taken here.
+        self.accepting.pause_all(&mut self.reactor);
+        for site in 0..self.accepting.sites() {
             for _ in 0..LAST_ACCEPTS {
                 if self.conns.is_full() {
                     break;
                 }
-                match self.reactor.accept_now(listener) {
-                    Ok((socket, peer)) => self.admit(Arrival { site, socket, peer }),
-                    Err(AcceptError::Lost(_)) => {}
-                    Err(_) => break,
-                }
+                let Some(arrival) = self.accepting.accept_last(&mut self.reactor, site) else { break };
+                self.turn.shared.intake.enter();
+                self.admit(arrival);
             }
-            self.reactor.unlisten(listener);
         }
+        self.accepting.unlisten_all(&mut self.reactor);
         self.stage = Stage::LastReads { until, turns: self.conns.len() / READ_IN_A_TURN + 2 };
     }
 

@@ -18,26 +18,29 @@ use crate::support::{Client, PATIENCE, Server, Setup};
 const ROLE: &str = "TIDEGATE_TEST_SERVER";
 /// Room for so many connections.
 const ROOM: u64 = 8;
-const ANSWER: &[u8] = b"503 not now\n";
+pub(crate) const ANSWER: &[u8] = b"503 not now\n";
 
 /// The child's life.
 fn serve(config: EngineConfig, overload_answer: Option<&'static [u8]>) {
     let server = Server::start(Setup { overload_answer, ..Setup::new(config) });
+    serve_with_little_room(server.address, || {
+        (server.metrics.get(ProcessWord::AcceptExhausted), server.count(ListenerWord::Overloaded))
+    });
+}
+
+/// Lowers the limit and lets the server serve until its parent has seen enough; then tells what `counted` says: how often
+/// accepting failed, and how many peers were told.
+pub(crate) fn serve_with_little_room(address: SocketAddr, counted: impl FnOnce() -> (u64, u64)) {
     let highest = highest_descriptor();
     let fillers = fill_up_to(highest);
     let limit = Rlimit { current: Some(highest + 1 + ROOM), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).unwrap();
     let mut out = std::io::stdout();
-    writeln!(out, "port {}", server.address.port()).unwrap();
+    writeln!(out, "port {}", address.port()).unwrap();
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     drop(fillers);
-    writeln!(
-        out,
-        "exhausted {} overloaded {}",
-        server.metrics.get(ProcessWord::AcceptExhausted),
-        server.count(ListenerWord::Overloaded)
-    )
-    .unwrap();
+    let (exhausted, overloaded) = counted();
+    writeln!(out, "exhausted {exhausted} overloaded {overloaded}").unwrap();
 }
 
 fn highest_descriptor() -> u64 {
@@ -60,7 +63,7 @@ fn fill_up_to(highest: u64) -> Vec<File> {
 }
 
 /// The parent's view of it.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
     address: SocketAddr,
@@ -69,9 +72,13 @@ struct Process {
 impl Process {
     fn start(config: EngineConfig, case: &str) -> Self {
         let model = format!("{:?}", config.trigger).to_lowercase();
-        let test = format!("descriptors::{model}::{case}");
+        Self::of_test(&format!("descriptors::{model}::{case}"))
+    }
+
+    /// A process that runs one test as a child.
+    pub(crate) fn of_test(test: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &test, "--nocapture", "--test-threads=1"])
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,7 +117,7 @@ fn word_after(out: &mut impl BufRead, word: &str) -> String {
     panic!("the child ended before it said \"{word}\"");
 }
 
-fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
@@ -134,7 +141,11 @@ fn a_service_with_an_answer_gives_it(config: EngineConfig) {
     if is_child() {
         return serve(config, Some(ANSWER));
     }
-    let process = Process::start(config, "a_service_with_an_answer_gives_it");
+    expect_answers(Process::start(config, "a_service_with_an_answer_gives_it"));
+}
+
+/// A server whose service has the answer tells every peer that it has no descriptor for, and serves again when it has.
+pub(crate) fn expect_answers(process: Process) {
     let mut served = fill(&process);
     for _ in 0..100 {
         let mut refused = Client::new(process.address);
@@ -162,7 +173,11 @@ fn without_an_answer_peers_wait_and_the_server_does_not_spin(config: EngineConfi
     if is_child() {
         return serve(config, None);
     }
-    let process = Process::start(config, "without_an_answer_peers_wait_and_the_server_does_not_spin");
+    expect_patience(Process::start(config, "without_an_answer_peers_wait_and_the_server_does_not_spin"));
+}
+
+/// A server whose service has no answer leaves peers waiting at no cost, and serves them when it can.
+pub(crate) fn expect_patience(process: Process) {
     let mut served = fill(&process);
     let waiting: Vec<Client> = (0..20).map(|_| Client::new(process.address)).collect();
     waiting.iter().for_each(|client| client.send("echo at last\n"));

@@ -62,9 +62,13 @@ macro_rules! under_all_models_at_once {
 }
 
 #[cfg(test)]
+mod acceptor;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod closing;
+#[cfg(test)]
+mod cluster;
 #[cfg(test)]
 mod descriptors;
 #[cfg(test)]

@@ -153,12 +153,16 @@ impl Server {
 
     /// Every connection that was accepted has ended, once, and for one reason.
     fn check_the_books(&self) {
-        let listener = self.listener();
-        let reasons = (Reason::FIRST_CUSTOM..64).map(Reason::custom).chain(Reason::ALL.iter().copied());
-        let ended: u64 = reasons.map(|reason| listener.closed(reason)).sum();
-        assert_eq!(self.count(ListenerWord::Accepted), ended, "accepted, ended");
-        assert_eq!(self.count(ListenerWord::Open), 0, "open after the end");
+        check_the_books(&self.listener());
     }
+}
+
+/// As [`Server::check_the_books`], for any loop that has ended.
+pub(crate) fn check_the_books(listener: &ListenerMetrics) {
+    let reasons = (Reason::FIRST_CUSTOM..64).map(Reason::custom).chain(Reason::ALL.iter().copied());
+    let ended: u64 = reasons.map(|reason| listener.closed(reason)).sum();
+    assert_eq!(listener.get(ListenerWord::Accepted), ended, "accepted, ended");
+    assert_eq!(listener.get(ListenerWord::Open), 0, "open after the end");
 }
 
 impl Drop for Server {
@@ -186,7 +190,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -262,7 +269,7 @@ pub(crate) fn pattern(n: usize) -> Vec<u8> {
 }
 
 /// Once, before the first server.
-fn prepare_the_process() {
+pub(crate) fn prepare_the_process() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // The panics that the tests order are caught; printed they would only hide those that are not.

@@ -3,6 +3,9 @@
 //! Invariant: a rule is checked on the final values, and only when all that it involves are right, so that
 //! one mistake is one error. Nothing is created or changed.
 
+mod engine;
+mod listen;
+
 use std::collections::HashMap;
 
 use super::error::Problem;
@@ -22,6 +25,7 @@ pub(crate) fn check(loader: &mut Loader) {
     }
     let mut found = missing(&loader.tree);
     loader.fill_rows();
+    engine::resolve(&mut loader.tree);
     let tree = &loader.tree;
     found.extend(duplicates(tree, LISTEN, "name", |_| true));
     found.extend(duplicates(tree, LISTEN, "address", |address| !address.ends_with(":0")));
@@ -30,6 +34,9 @@ pub(crate) fn check(loader: &mut Loader) {
     found.extend(folders(tree));
     found.extend(paths(tree));
     found.extend(sizes(tree));
+    found.extend(listen::options(tree));
+    found.extend(engine::combinations(tree));
+    found.extend(engine::processors(tree));
     for Finding { place, key, problem } in found {
         loader.error(place, key, problem);
     }

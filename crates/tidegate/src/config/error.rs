@@ -148,7 +148,7 @@ impl std::error::Error for ConfigError {}
 /// What is wrong, without the place and the key.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    message: String,
+    pub(crate) message: String,
     nearest: Option<String>,
     allowed: Option<String>,
     /// Whether the key is to be written before the message, which does not name it.

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
+use super::cpus::CpuSet;
 use super::error::Problem;
 use super::nearest::nearest;
 use super::units::{ByteSize, UnitError, format_duration, parse_duration};
@@ -117,7 +119,7 @@ impl Kind {
                 }
                 Ok(Json::from(size.to_string()))
             }
-            Self::CpuSets => cpu_sets(value).map(Json::from).ok_or_else(|| self.mistyped(value)),
+            Self::CpuSets => self.cpu_sets(value),
             Self::Table => Err(self.mistyped(value)),
             _ => match value {
                 DeValue::String(text) => self.text(text, context).map(Json::from),
@@ -167,7 +169,7 @@ impl Kind {
             Self::HeaderValue => "1 to 256 visible ASCII characters and spaces".to_owned(),
             Self::Database => "\"sqlite:PATH\", or \"\"".to_owned(),
             Self::Levels => format!("{}, and \"target=level\" after commas", one_of(Level::WORDS)),
-            Self::CpuSets => "an array of arrays of processor numbers".to_owned(),
+            Self::CpuSets => "an array of processor lists, as [\"0\", \"1-3,5\"]".to_owned(),
             Self::Table => "a table".to_owned(),
         }
     }
@@ -252,6 +254,21 @@ impl Kind {
             let near = if text.contains(',') { None } else { nearest(text, Level::WORDS.iter().copied()) };
             Problem::new(format!("{}: {error}", quote(text))).near(near.map(quote))
         })
+    }
+
+    fn cpu_sets(self, value: &DeValue<'_>) -> Result<Json, Problem> {
+        let elements = value.as_array().ok_or_else(|| self.mistyped(value))?;
+        if elements.len() > MAX_CPU_SETS {
+            return Err(Problem::new(format!("{} sets are too many", elements.len())));
+        }
+        let set = |element: &Spanned<DeValue<'_>>| match element.get_ref() {
+            DeValue::String(text) => match text.parse::<CpuSet>() {
+                Ok(set) => Ok(Json::from(set.to_string())),
+                Err(error) => Err(Problem::new(format!("{}: {error}", quote(text)))),
+            },
+            other => Err(self.mistyped(other)),
+        };
+        elements.iter().map(set).collect()
     }
 
     fn mistyped(self, value: &DeValue<'_>) -> Problem {
@@ -371,21 +388,8 @@ fn is_header_value(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.trim() == text && text.bytes().all(fits)
 }
 
-fn cpu_sets(value: &DeValue<'_>) -> Option<Vec<Json>> {
-    let number = |value: &DeValue<'_>| {
-        let number = value.as_integer()?;
-        u16::from_str_radix(number.as_str(), number.radix()).ok()
-    };
-    let set = |value: &DeValue<'_>| -> Option<Json> {
-        value
-            .as_array()?
-            .iter()
-            .map(|cpu| number(cpu.get_ref()))
-            .collect::<Option<Vec<u16>>>()
-            .map(Json::from)
-    };
-    value.as_array()?.iter().map(|cpus| set(cpus.get_ref())).collect()
-}
+/// More than the loops of a large machine, and no more than can be read.
+const MAX_CPU_SETS: usize = 1024;
 
 /// The services a listener can name. One of them is of a later version; the schema says which.
 const SERVICES: [&str; 6] = ["web", "gateway", "admin", "echo", "discard", "syslog"];

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 mod build;
 mod check;
+mod cpus;
 mod effective;
 mod error;
 mod file;
@@ -35,6 +36,7 @@ mod units;
 mod value;
 mod words;
 
+pub use cpus::CpuSet;
 pub use effective::Effective;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::LoadOptions;
@@ -203,11 +205,11 @@ pub struct Engine {
     /// When a loop that does not turn is reported; `None`: never.
     #[serde(with = "units::duration_or_off")]
     pub stall_after: Option<Duration>,
-    /// Stack of each thread of a loop.
+    /// Stack of each thread of a loop or pool.
     pub thread_stack: ByteSize,
-    /// Processors of each loop; empty: no binding.
-    pub cpu_affinity: Vec<Vec<u16>>,
-    /// Scheduling priority, -20 to 19.
+    /// Processors of each loop, taken in turn; empty: no binding.
+    pub cpu_affinity: Vec<CpuSet>,
+    /// Niceness of loop and pool threads, -20 to 19; 0: as the server was started.
     pub nice: i32,
 }
 
@@ -223,6 +225,18 @@ pub struct Listener {
     pub service: ServiceName,
     /// Connections that wait to be accepted, 1 to 65535.
     pub backlog: u32,
+    /// Whether what is sent leaves at once.
+    pub nodelay: bool,
+    /// Silence before the kernel asks whether the peer is there; `None`: never.
+    #[serde(with = "units::duration_or_off")]
+    pub keepalive: Option<Duration>,
+    /// `Some(0)`: every end is a reset; `None`: as the reason of the end says.
+    #[serde(default, with = "units::duration_or_absent", skip_serializing_if = "Option::is_none")]
+    pub linger: Option<Duration>,
+    /// Bytes of the kernel's receive buffer of each connection; 0: the kernel's.
+    pub receive_buffer: ByteSize,
+    /// Bytes of the kernel's send buffer of each connection; 0: the kernel's.
+    pub send_buffer: ByteSize,
     /// Whether each connection begins with a PROXY header.
     pub proxy_protocol: bool,
 }

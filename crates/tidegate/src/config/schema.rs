@@ -271,7 +271,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("engine.trigger", Kind::Word(Trigger::WORDS), r#""edge""#,
         "How connections are registered with epoll: reported while ready, when they become ready, or once at a time."),
     key("engine.dispatch", Kind::Word(Dispatch::WORDS), r#""inline""#, "Where handlers run.")
-        .now(Now::Only(&[r#""inline""#])),
+        .now(Now::Except(&[r#""reactor""#, r#""leader-follower""#])),
     key("engine.loops", Kind::Int { min: 1, max: 256 }, "1", "Event loops per worker, each on a thread of its own; they share `max_connections` evenly."),
     key("engine.acceptor", Kind::Word(Acceptor::WORDS), r#""each""#,
         "Which loops accept: each for itself, or a main one for the others.").now(Now::Only(&[r#""each""#])),
@@ -279,7 +279,7 @@ pub(crate) const KEYS: &[Key] = &[
         "Who gets the next connection when one loop or process accepts for others.")
         .now(Now::Only(&[r#""round-robin""#])),
     key("engine.pool_threads", Kind::IntOrAuto { min: 1, max: 1024 }, r#""auto""#,
-        "Threads of the pool when `engine.dispatch` has one.").now(Now::Only(&[r#""auto""#])),
+        "Threads of the pool, per worker, when `engine.dispatch` has one; `\"auto\"`: one per processor."),
     key("engine.timers", Kind::Word(Timers::WORDS), r#""wheel""#,
         "The data structure of deadlines and timers; the wheel is the fastest for the mix that a server has."),
     key("engine.max_connections", Kind::Int { min: 1, max: 1_000_000 }, "10000",
@@ -289,11 +289,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("engine.stall_after", Kind::DurationOrOff { max: HOUR }, r#""1s""#,
         "A loop whose turn takes longer is reported, with what it is in; `\"0s\"`: never."),
     key("engine.thread_stack", Kind::Size { min: 64 * KIB, max: GIB }, r#""1MiB""#,
-        "Stack of each thread that runs a loop."),
-    key("engine.cpu_affinity", Kind::CpuSets, "[]", "One list of processor numbers per loop; `[]`: no binding.")
-        .now(Now::Only(&["[]"])),
-    key("engine.nice", Kind::Int { min: -20, max: 19 }, "0", "Scheduling priority of the workers, see nice(2).")
-        .now(Now::Only(&["0"])),
+        "Stack of each thread that runs a loop, or belongs to a pool of one."),
+    key("engine.cpu_affinity", Kind::CpuSets, "[]",
+        "The processors of each loop: `[\"0\", \"1-3,5\"]`. Loops are counted over all workers, and take the sets in turn; `[]`: no binding."),
+    key("engine.nice", Kind::Int { min: -20, max: 19 }, "0",
+        "Niceness of the threads that run loops and their pools, see nice(2); 0: as the server was started. Below that it needs `CAP_SYS_NICE`, or room in `RLIMIT_NICE`."),
 
     key("listen.name", Kind::Name, r#""""#, "What logs, metrics and `--set listen.NAME.…` call it. Unique.")
         .default(Default::Required),
@@ -304,6 +304,17 @@ pub(crate) const KEYS: &[Key] = &[
         .default(Default::Required).now(Now::Except(&[r#""syslog""#])),
     key("listen.backlog", Kind::Int { min: 1, max: 65535 }, "4096",
         "Connections that wait to be accepted, per socket, see listen(2)."),
+    key("listen.nodelay", Kind::Bool, "true",
+        "What is sent leaves at once (`TCP_NODELAY`); `false`: a small segment waits for the acknowledgement of the one before it."),
+    key("listen.keepalive", Kind::DurationOrOff { max: Duration::from_secs(9 * 3600) }, r#""0s""#,
+        "Silence after which the kernel asks whether the peer is there (`TCP_KEEPIDLE`, in whole seconds), five times, a fifth of it apart, but 1 s to 75 s; `\"0s\"`: never."),
+    key("listen.linger", Kind::Duration { min: Duration::ZERO, max: HOUR }, "",
+        "`\"0s\"`: every end is a reset, which leaves no TIME_WAIT and loses what the peer has not received (`SO_LINGER`). Longer times are refused: close(2) would keep the loop waiting for so long.")
+        .default(Default::Absent),
+    key("listen.receive_buffer", Kind::Size { min: 0, max: GIB }, "0",
+        "The kernel's receive buffer of each connection (`SO_RCVBUF`); the kernel doubles it, and caps it at twice `net.core.rmem_max`, which is logged; 0: it sizes it as needed."),
+    key("listen.send_buffer", Kind::Size { min: 0, max: GIB }, "0",
+        "The kernel's send buffer of each connection (`SO_SNDBUF`), as `receive_buffer` with `net.core.wmem_max`; 0: it sizes it as needed."),
     key("listen.tls", Kind::Table, "", "Certificate and key: `{ cert = \"…\", key = \"…\" }`.")
         .default(Default::Absent).now(Now::Never),
     key("listen.proxy_protocol", Kind::Bool, "false", "Each connection begins with a PROXY header from a balancer.")

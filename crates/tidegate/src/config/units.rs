@@ -149,6 +149,25 @@ pub(crate) mod duration {
     }
 }
 
+/// `#[serde(with = "units::duration_or_absent")]`: a [`Duration`] as its text, and `None` where there is none: the field is
+/// left out then.
+pub(crate) mod duration_or_absent {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(format_duration).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(deserializer).map(Some)
+    }
+}
+
 /// `#[serde(with = "units::duration_or_off")]`: `"0s"` in the text is `None` in the program, so that nobody
 /// arms a timer of no length for "never".
 pub(crate) mod duration_or_off {

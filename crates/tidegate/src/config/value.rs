@@ -81,6 +81,12 @@ impl TryFrom<CountText> for Count {
 #[error("{0}")]
 pub struct Invalid(&'static str);
 
+impl Invalid {
+    pub(crate) const fn new(why: &'static str) -> Self {
+        Self(why)
+    }
+}
+
 /// The name of a listener, and of a program's own service: 1 to 32 of `a-z`, `0-9` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);

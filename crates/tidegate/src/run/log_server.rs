@@ -7,6 +7,7 @@ use tidegate_log::LogServer;
 use tidegate_process::{Child, ChildEvent};
 
 use super::loops::WorkerLoops;
+use super::threads::Threads;
 use super::watch::Watch;
 use super::worker::metrics_of;
 use super::{logging, worker};
@@ -31,7 +32,9 @@ pub(crate) fn run(server: &ServerBuilder, mut child: Child) -> Result<(), Error>
         .build()
         .map_err(Error::Service)?;
     let waker = child.waker();
-    let event_loop = WorkerLoops::start(vec![built], &server.config, move || waker.wake())?;
+    let event_loop =
+        WorkerLoops::start(vec![built], None, &Threads::of_log_server(&server.config), move || waker.wake())?;
+    event_loop.publish(std::slice::from_ref(&own));
     tracing::info!(dir = %server.config.log_dir().display(), "storing records");
     child.ready().map_err(Error::system("telling the master"))?;
     own.set(ProcessWord::State, ProcessState::Ready as u64);

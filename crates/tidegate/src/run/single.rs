@@ -6,13 +6,14 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
-use tidegate_engine::{EngineConfig, LoopBuilder, Metrics, ProcessWord, Socket};
+use tidegate_engine::{EngineConfig, HandlerPool, LoopBuilder, Metrics, ProcessWord, Socket};
 use tidegate_log::{LogClient, LogServer, SharedStore};
 use tidegate_process::Signals;
 use tidegate_sys::signal::{self, Signal};
 
-use super::loops::{Built, WorkerLoops, build_loop};
+use super::loops::{Built, Listening, WorkerLoops, build_loop, start_pool};
 use super::operated::Locked;
+use super::threads::Threads;
 use super::watch::Watch;
 use super::worker::announce;
 use super::{logging, operated};
@@ -23,13 +24,16 @@ use crate::{Error, ServerBuilder};
 
 /// Starts the server on a thread of this process.
 pub(crate) fn spawn(server: &ServerBuilder) -> Result<SpawnedServer, Error> {
-    let parts = prepare(server, &counters(server), Duration::ZERO)?;
-    let loops = WorkerLoops::start(parts.built, &server.config, || {})?;
+    let metrics = counters(server);
+    let parts = prepare(server, &metrics, Duration::ZERO)?;
+    let loops = start_loops(server, &metrics, (parts.built, parts.pool, parts.threads), || {})?;
     Ok(SpawnedServer { ready: parts.ready, loops: Some(loops), bound: parts.bound })
 }
 
 struct Parts {
     built: Vec<Built>,
+    pool: Option<HandlerPool>,
+    threads: Threads,
     ready: Ready,
     bound: Vec<Bound>,
 }
@@ -43,6 +47,8 @@ fn counters(server: &ServerBuilder) -> Metrics {
 fn prepare(server: &ServerBuilder, metrics: &Metrics, patience: Duration) -> Result<Parts, Error> {
     let mut bound = server.bind(1, patience)?;
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
+    let threads = Threads::of_worker(&server.config, 0, server.loop_count());
+    let pool = start_pool(server, &threads)?;
     let mut built = Vec::with_capacity(server.loop_count());
     for number in 0..server.loop_count() {
         let own = metrics.process(place::of_loop(0, server.loop_count(), number));
@@ -50,15 +56,29 @@ fn prepare(server: &ServerBuilder, metrics: &Metrics, patience: Duration) -> Res
         let mut sockets = Vec::with_capacity(bound.len());
         for listener in &bound {
             let fd = listener.for_slot(number).try_clone().map_err(Error::system("sharing a socket"))?;
-            let socket = if listener.shared { Socket::shared(fd) } else { Socket::own(fd) };
-            sockets.push((socket, listener.address.clone()));
+            let (shared, address) = (listener.shared, listener.address.clone());
+            sockets.push(Listening { fd, shared, address });
         }
-        built.push(build_loop(server, metrics, &own, sockets)?);
+        built.push(build_loop(server, metrics, &own, sockets, pool.as_ref())?);
     }
     metrics.process(place::FIRST_WORKER).set(ProcessWord::State, ProcessState::Ready as u64);
     // The loops' descriptors are the only ones, so that peers are refused once they have let go of them.
     bound.iter_mut().for_each(|listener| listener.sockets.clear());
-    Ok(Parts { built, ready, bound })
+    Ok(Parts { built, pool, threads, ready, bound })
+}
+
+/// Starts the loops of the one worker.
+fn start_loops(
+    server: &ServerBuilder,
+    metrics: &Metrics,
+    parts: (Vec<Built>, Option<HandlerPool>, Threads),
+    at_end: impl Fn() + Clone + Send + 'static,
+) -> Result<WorkerLoops, Error> {
+    let (built, pool, threads) = parts;
+    let loops = WorkerLoops::start(built, pool, &threads, at_end)?;
+    let places = (0..server.loop_count()).map(|number| place::of_loop(0, server.loop_count(), number));
+    loops.publish(&places.map(|place| metrics.process(place)).collect::<Vec<_>>());
+    Ok(loops)
 }
 
 /// Runs the server in this process until a signal ends it.
@@ -125,7 +145,7 @@ fn serve(
     let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let ended = Arc::new(ended.map_err(|errno| Error::system("making a waker")(errno.into()))?);
     let waker = Arc::clone(&ended);
-    let loops = WorkerLoops::start(parts.built, &server.config, move || {
+    let loops = start_loops(server, metrics, (parts.built, parts.pool, parts.threads), move || {
         // A counter of 1 always fits.
         let _ = rustix::io::write(&waker, &1u64.to_ne_bytes());
     })?;

@@ -4,13 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_engine::{Metrics, ProcessMetrics, ProcessWord, Socket, Words};
+use tidegate_engine::{Metrics, ProcessMetrics, ProcessWord, Words};
 use tidegate_log::LogClient;
 use tidegate_process::{Child, ChildEvent};
 use tidegate_sys::shared::SharedMemory;
 
 use super::logging;
-use super::loops::{WorkerLoops, build_loop};
+use super::loops::{Listening, WorkerLoops, build_loop, start_pool};
+use super::threads::Threads;
 use super::watch::Watch;
 use crate::sockets::real_address;
 use crate::status::{ProcessState, place, unix_time};
@@ -51,14 +52,17 @@ fn serve(
     places.iter().for_each(|place| announce(place, 2, index.into()));
     let own = places[0].clone();
     let timeout = server.config.process.shutdown_timeout;
+    let threads = Threads::of_worker(&server.config, worker, server.loop_count());
+    let pool = start_pool(server, &threads)?;
     let mut inherited = child.take_fds_with_prefix(LISTEN_PREFIX);
     let mut built = Vec::with_capacity(places.len());
     for (number, place) in places.iter().enumerate() {
         let sockets = take_sockets(server, &mut inherited, number)?;
-        built.push(build_loop(server, &metrics, place, sockets)?);
+        built.push(build_loop(server, &metrics, place, sockets, pool.as_ref())?);
     }
     let waker = child.waker();
-    let loops = WorkerLoops::start(built, &server.config, move || waker.wake())?;
+    let loops = WorkerLoops::start(built, pool, &threads, move || waker.wake())?;
+    loops.publish(&places);
     own.set(ProcessWord::State, ProcessState::Ready as u64);
     tracing::info!(listeners = server.listeners.len(), loops = places.len(), "worker serves");
     child.ready().map_err(Error::system("telling the master"))?;
@@ -109,12 +113,12 @@ fn serve(
 /// How long after its time-out a loop without a master is given up.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// The sockets that loop `number` accepts from, in the order of the listeners, with their addresses.
+/// The sockets that loop `number` accepts from, in the order of the listeners.
 fn take_sockets(
     server: &ServerBuilder,
     inherited: &mut Vec<(String, OwnedFd)>,
     number: usize,
-) -> Result<Vec<(Socket, String)>, Error> {
+) -> Result<Vec<Listening>, Error> {
     let mut sockets = Vec::with_capacity(server.listeners.len());
     for (index, listener) in server.listeners.iter().enumerate() {
         let wanted = format!("{index}:{number}");
@@ -127,8 +131,7 @@ fn take_sockets(
         };
         let (name, fd) = inherited.swap_remove(at);
         let address = real_address(&listener.address, &fd);
-        let socket = if name.ends_with(SHARED_SUFFIX) { Socket::shared(fd) } else { Socket::own(fd) };
-        sockets.push((socket, address));
+        sockets.push(Listening { fd, shared: name.ends_with(SHARED_SUFFIX), address });
     }
     Ok(sockets)
 }

@@ -132,3 +132,60 @@ fn too_many_listeners() {
     assert_eq!(errors.errors()[0].message(), "65 tables are too many");
     assert_eq!((errors.errors().len(), errors.errors()[0].allowed()), (1, Some("at most 64")));
 }
+
+#[test]
+fn options_of_a_listener() {
+    let given = Given::file(
+        listener("127.0.0.1:0", "echo")
+            + "nodelay = false\nkeepalive = \"2m\"\nlinger = \"0s\"\nreceive_buffer = \"64KiB\"\nsend_buffer = 1\n",
+    );
+    let found = given.config().listen.remove(0);
+    assert_eq!((found.nodelay, found.keepalive), (false, Some(Duration::from_secs(120))));
+    assert_eq!(found.linger, Some(Duration::ZERO));
+    assert_eq!((found.receive_buffer.get(), found.send_buffer.get()), (65536, 1));
+    let plain = Given::file(listener("127.0.0.1:0", "echo")).config().listen.remove(0);
+    assert_eq!((plain.nodelay, plain.keepalive, plain.linger), (true, None, None));
+    assert_eq!((plain.receive_buffer.get(), plain.send_buffer.get()), (0, 0));
+}
+
+#[test]
+fn what_is_shown_of_options_can_be_loaded_and_handed_over() {
+    let unix = listener("unix:s", "echo").replace("\"a\"", "\"b\"");
+    let given = Given::file([listener("127.0.0.1:0", "echo"), "linger = \"0s\"\n".to_owned(), unix].concat());
+    let config = given.config();
+    let again = Given::file(config.to_toml().unwrap()).config();
+    assert_eq!(config.listen, again.listen);
+    assert_eq!(Config::from_json(&config.to_json().unwrap()).unwrap().listen, config.listen);
+}
+
+#[test]
+fn a_time_to_linger_would_stop_the_loop() {
+    check_set(
+        "listen.web.linger=5s",
+        "--set listen.web.linger=5s: listen[0].linger: \"5s\" cannot be served: close(2) would keep the loop waiting for so long; \"0s\" can",
+    );
+}
+
+#[test]
+fn options_that_a_unix_socket_does_not_have() {
+    let none = "nodelay = false\nkeepalive = \"1m\"\nlinger = \"0s\"\nreceive_buffer = 1\nsend_buffer = 2\n";
+    let errors = Given::file(listener("unix:s", "echo") + none).load().unwrap_err();
+    let found: Vec<(&str, &str)> =
+        errors.errors().iter().map(|error| (error.key(), error.message())).collect();
+    let tcp = |value: &str| {
+        format!("{value} has no effect: it is an option of TCP, and the address is that of a Unix socket")
+    };
+    let buffer = |value: &str| {
+        format!("{value} has no effect: a Unix socket does not pass it on to the connections that it accepts")
+    };
+    assert_eq!(
+        found,
+        [
+            ("listen[0].nodelay", tcp("false").as_str()),
+            ("listen[0].keepalive", tcp("\"1m\"").as_str()),
+            ("listen[0].linger", tcp("\"0s\"").as_str()),
+            ("listen[0].receive_buffer", buffer("\"1B\"").as_str()),
+            ("listen[0].send_buffer", buffer("\"2B\"").as_str()),
+        ]
+    );
+}

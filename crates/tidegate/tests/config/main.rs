@@ -8,10 +8,12 @@
 mod documentation;
 mod files;
 mod listeners;
+mod models;
 mod never_panics;
 mod not_yet;
 mod settings;
 mod sources;
+mod threads;
 mod together;
 mod unknown;
 mod values;

@@ -22,16 +22,16 @@ TIDEGATE_GATEWAY_ON_UNKNOWN: gateway.on_unknown: unknown value \"dorp\"; did you
 
 #[test]
 fn errors_for_programs() {
-    let given = Given::file("[process]\nworker = 2\n").set("engine.pool_threads=2");
+    let given = Given::file("[process]\nworker = 2\n").set("engine.acceptor=main");
     let expect = serde_json::json!([
         {
             "source": "tidegate.toml:2:1", "file": "tidegate.toml", "line": 2, "column": 1, "key": "process.worker",
             "message": "unknown key \"worker\" in [process]", "nearest": "\"workers\"", "allowed": null,
         },
         {
-            "source": "--set engine.pool_threads=2", "file": null, "line": null, "column": null,
-            "key": "engine.pool_threads",
-            "message": "2 is not yet supported", "nearest": null, "allowed": "\"auto\"",
+            "source": "--set engine.acceptor=main", "file": null, "line": null, "column": null,
+            "key": "engine.acceptor",
+            "message": "\"main\" is not yet supported", "nearest": null, "allowed": "\"each\"",
         },
     ]);
     let errors = given.load().unwrap_err();

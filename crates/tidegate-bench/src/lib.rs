@@ -1,0 +1,39 @@
+//! Measures servers: a closed-loop load, many held connections, and every concurrency model side by side.
+//!
+//! Read [`Load`] first, which asks and checks the answers, then [`measure`], which puts a server's own cost beside it.
+//! [`matrix`] does that for each model in each scenario, and [`hold`] keeps more connections open than one process may have.
+//! The servers that are measured stand here too: [`Server`] runs one [`Protocol`] under one [`Model`], among them a
+//! poll(2) loop that exists only to be compared with.
+//!
+//! Nothing here prints, and no figure is taken from a server that gave a wrong answer without saying so.
+#![forbid(unsafe_code)]
+
+mod connect;
+mod exchange;
+mod latency;
+mod load;
+mod model;
+mod process;
+mod procfs;
+mod protocol;
+mod scenario;
+mod server;
+mod syscalls;
+mod table;
+
+pub mod hold;
+pub mod matrix;
+pub mod measure;
+pub mod poll_server;
+
+pub use connect::{ConnectError, Source, connect, connect_each};
+pub use exchange::{Exchange, ExchangeError};
+pub use latency::{Latency, LatencySummary};
+pub use load::{Load, LoadPlan, Outcome};
+pub use model::{Model, ModelError, Settings};
+pub use process::{ServerProcess, StartError, ready_line, refusal_line};
+pub use procfs::{KernelMemory, cpu_time, family, pollers, resident_bytes};
+pub use protocol::{Echo, Hello, Measured, Protocol, Sleep};
+pub use scenario::{Scenario, ServiceKind};
+pub use server::Server;
+pub use syscalls::{CountError, CountingTool, SyscallCounter, SyscallCounts, UnknownTool};

@@ -1,0 +1,144 @@
+//! `ListenOptions`: what the connections of a listener get from it.
+//!
+//! Invariant: an option that is not said is the kernel's, but for `TCP_NODELAY`. All are set once, on the listening socket,
+//! and inherited by what it accepts.
+
+use std::time::Duration;
+
+use tidegate_sys::socket::{Keepalive, TcpOptions};
+
+#[cfg(feature = "full")]
+use crate::config;
+
+/// Options of a TCP listener and its connections, for [`ServerBuilder::listen_with`](crate::ServerBuilder::listen_with).
+/// Unix sockets have the backlog only.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{ListenOptions, Server, echo};
+///
+/// # fn main() -> Result<(), tidegate::Error> {
+/// let options = ListenOptions::default().keepalive(Duration::from_secs(60)).send_buffer(256 << 10);
+/// let server = Server::builder().listen_with("main", "127.0.0.1:0", options, || Ok(echo())).spawn()?;
+/// # drop(server);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct ListenOptions {
+    pub(crate) tcp: TcpOptions,
+}
+
+impl ListenOptions {
+    /// Connections that wait to be accepted, per socket, see listen(2). Default 4096; at least 1.
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.tcp.backlog = connections.max(1);
+        self
+    }
+
+    /// Whether what is sent leaves at once (`TCP_NODELAY`, tcp(7)), which is the default: the engine sends a whole batch in one
+    /// call. Otherwise a small segment waits for the acknowledgement of the one before it.
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.tcp.nodelay = nodelay;
+        self
+    }
+
+    /// Lets the kernel ask a peer that has been silent for `idle` whether it is there (`SO_KEEPALIVE`, tcp(7)): five times, a
+    /// fifth of `idle` apart, but between 1 s and 75 s. A peer that does not answer is closed as
+    /// [`Reason::PEER_RESET`](crate::Reason::PEER_RESET). In whole seconds, rounded up, at most 9 h; zero: never, the default.
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.tcp.keepalive = keepalive(idle);
+        self
+    }
+
+    /// Makes the end of every connection a reset (`SO_LINGER` with a time of 0, socket(7)): the server keeps no TIME_WAIT, and
+    /// what the peer has not received by then is lost.
+    pub fn reset_on_close(mut self) -> Self {
+        self.tcp.reset_on_close = true;
+        self
+    }
+
+    /// Bytes of the kernel's receive buffer of each connection (`SO_RCVBUF`, socket(7)). The kernel doubles it, caps it at twice
+    /// `net.core.rmem_max`, and no longer adapts it to the connection. 0: as the kernel has it, the default.
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.tcp.receive_buffer = (bytes > 0).then_some(bytes);
+        self
+    }
+
+    /// Bytes of the kernel's send buffer of each connection (`SO_SNDBUF`), as [`receive_buffer`](Self::receive_buffer) with
+    /// `net.core.wmem_max`.
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.tcp.send_buffer = (bytes > 0).then_some(bytes);
+        self
+    }
+
+    /// What a listener of the configuration says.
+    #[cfg(feature = "full")]
+    pub(crate) fn of(listener: &config::Listener) -> Self {
+        let options = Self::default()
+            .backlog(listener.backlog)
+            .nodelay(listener.nodelay)
+            .keepalive(listener.keepalive.unwrap_or_default())
+            .receive_buffer(listener.receive_buffer.as_usize())
+            .send_buffer(listener.send_buffer.as_usize());
+        // Another time than zero is refused by the rules: close(2) would keep the loop waiting.
+        if listener.linger.is_some() { options.reset_on_close() } else { options }
+    }
+
+    /// The first option that a Unix socket does not have.
+    pub(crate) fn tcp_only(&self) -> Option<&'static str> {
+        let plain = TcpOptions { backlog: self.tcp.backlog, ..TcpOptions::default() };
+        let said = [
+            ("nodelay", self.tcp.nodelay != plain.nodelay),
+            ("keepalive", self.tcp.keepalive != plain.keepalive),
+            ("reset_on_close", self.tcp.reset_on_close != plain.reset_on_close),
+            ("receive_buffer", self.tcp.receive_buffer != plain.receive_buffer),
+            ("send_buffer", self.tcp.send_buffer != plain.send_buffer),
+        ];
+        said.into_iter().find(|(_, is_said)| *is_said).map(|(name, _)| name)
+    }
+}
+
+/// Probes that find out within about twice the time that a peer has gone.
+fn keepalive(idle: Duration) -> Option<Keepalive> {
+    let whole = |time: Duration| Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0));
+    if idle.is_zero() {
+        return None;
+    }
+    let idle = whole(idle.min(MAX_IDLE));
+    let interval = whole(idle / PROBES).clamp(Duration::from_secs(1), Duration::from_secs(75));
+    Some(Keepalive { idle, interval, count: PROBES })
+}
+
+const PROBES: u32 = 5;
+/// The kernel takes 32,767 s.
+const MAX_IDLE: Duration = Duration::from_secs(9 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(idle: Duration, expect: Option<(u64, u64)>) {
+        let found = keepalive(idle).map(|probes| (probes.idle.as_secs(), probes.interval.as_secs()));
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn probes_come_in_whole_seconds_within_the_kernels_limits() {
+        check(Duration::ZERO, None);
+        check(Duration::from_millis(1), Some((1, 1)));
+        check(Duration::from_secs(60), Some((60, 12)));
+        check(Duration::from_millis(60_001), Some((61, 13)));
+        check(Duration::from_secs(7200), Some((7200, 75)));
+        check(Duration::MAX, Some((32_400, 75)));
+    }
+
+    #[test]
+    fn the_backlog_is_for_unix_sockets_too() {
+        assert_eq!(ListenOptions::default().backlog(7).tcp_only(), None);
+        assert_eq!(ListenOptions::default().nodelay(true).keepalive(Duration::ZERO).tcp_only(), None);
+        assert_eq!(ListenOptions::default().send_buffer(1).tcp_only(), Some("send_buffer"));
+    }
+}
