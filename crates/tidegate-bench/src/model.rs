@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 
-use tidegate_engine::{Dispatch, EngineConfig, Trigger};
+use tidegate_engine::{Backend, Dispatch, EngineConfig, Trigger};
 
 /// How a server works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,6 @@ pub enum ModelError {
     /// The name is none of [`Model::NAMES`].
     #[error("no model is called {0:?}; there are {names}", names = Model::NAMES.join(", "))]
     Unknown(String),
-    /// The engine of this build does not have it.
-    #[error("the engine has no {0}")]
-    Missing(&'static str),
 }
 
 impl Model {
@@ -51,13 +48,16 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Nothing is called so, or the engine does not have it.
+    /// Nothing is called so.
     pub fn named(name: &str, settings: &Settings) -> Result<Self, ModelError> {
         let engine = EngineConfig {
             max_connections: settings.max_connections,
             pool_threads: settings.pool_threads.get(),
+            // What is measured is what is named.
+            backend: Backend::Epoll,
             ..EngineConfig::default()
         };
+        let uring = |dispatch| Ok(Self::Engine(EngineConfig { backend: Backend::Uring, dispatch, ..engine }));
         let epoll = |trigger, dispatch| Ok(Self::Engine(EngineConfig { trigger, dispatch, ..engine }));
         match name {
             "poll" => Ok(Self::Poll),
@@ -65,9 +65,10 @@ impl Model {
             "epoll-edge-inline" => epoll(Trigger::Edge, Dispatch::Inline),
             "epoll-oneshot-inline" => epoll(Trigger::Oneshot, Dispatch::Inline),
             "epoll-edge-pool" => epoll(Trigger::Edge, Dispatch::Pool),
-            "uring-inline" | "uring-pool" => Err(ModelError::Missing("io_uring")),
-            "epoll-oneshot-reactor" => Err(ModelError::Missing("reactor dispatch")),
-            "epoll-oneshot-leader-follower" => Err(ModelError::Missing("leader-follower dispatch")),
+            "uring-inline" => uring(Dispatch::Inline),
+            "uring-pool" => uring(Dispatch::Pool),
+            "epoll-oneshot-reactor" => epoll(Trigger::Oneshot, Dispatch::Reactor),
+            "epoll-oneshot-leader-follower" => epoll(Trigger::Oneshot, Dispatch::LeaderFollower),
             other => Err(ModelError::Unknown(other.to_owned())),
         }
     }

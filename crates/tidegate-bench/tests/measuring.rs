@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_bench::measure::{Subject, Times, measure};
-use tidegate_bench::{
-    CountingTool, Model, ModelError, Scenario, Server, ServerProcess, ServiceKind, Settings,
-};
+use tidegate_bench::{CountingTool, Model, Scenario, Server, ServerProcess, ServiceKind, Settings};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-bench");
 const MOMENT: Duration = Duration::from_millis(100);
@@ -23,11 +21,7 @@ fn few(service: ServiceKind, pipeline: usize) -> Scenario {
 fn an_engine_in_this_process_is_measured() {
     let settings = Settings { max_connections: 100, pool_threads: NonZero::<usize>::MIN };
     for name in Model::NAMES {
-        let model = match Model::named(name, &settings) {
-            Ok(model) => model,
-            Err(ModelError::Missing(_)) => continue,
-            Err(error) => panic!("{name}: {error}"),
-        };
+        let model = Model::named(name, &settings).unwrap();
         for (service, pipeline) in [
             (ServiceKind::Hello, 1),
             (ServiceKind::Hello, 16),

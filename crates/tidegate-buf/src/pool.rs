@@ -76,6 +76,21 @@ impl Pool {
         }
     }
 
+    /// Changes how many blocks are kept when they are not in use, and frees those over it.
+    ///
+    /// ```
+    /// let mut pool = tidegate_buf::Pool::new(4096, 8, 8);
+    /// let block = pool.take().expect("nothing is in use yet");
+    /// pool.give(block);
+    /// pool.set_max_idle_blocks(0);
+    /// assert_eq!(pool.idle_blocks(), 0);
+    /// ```
+    pub fn set_max_idle_blocks(&mut self, max_idle_blocks: usize) {
+        self.max_idle_blocks = max_idle_blocks;
+        self.idle.truncate(max_idle_blocks);
+        self.idle.shrink_to(max_idle_blocks);
+    }
+
     /// How many blocks are taken and not yet given back.
     #[must_use]
     pub fn blocks_in_use(&self) -> usize {

@@ -35,6 +35,7 @@ pub(crate) struct Accepting {
     full: bool,
     shortages: Reports,
     fullness: Reports,
+    pressures: Reports,
 }
 
 /// Where the connections of a site come from.
@@ -62,14 +63,14 @@ pub(crate) struct Moment {
 
 /// Lets one record through in [`REPORT_EVERY`].
 #[derive(Debug, Default)]
-struct Reports {
+pub(crate) struct Reports {
     last: Option<Instant>,
     suppressed: u64,
 }
 
 impl Reports {
     /// Whether to report now; then also how many times it was not reported before.
-    fn pass(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn pass(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now < last + REPORT_EVERY) {
             self.suppressed += 1;
             return None;
@@ -89,6 +90,7 @@ impl Accepting {
             full: false,
             shortages: Reports::default(),
             fullness: Reports::default(),
+            pressures: Reports::default(),
         }
     }
 
@@ -167,6 +169,22 @@ impl Accepting {
                 limit,
                 suppressed,
                 "engine.max_connections reached; peers wait until a connection ends"
+            );
+        }
+    }
+
+    /// There is hardly memory for the connections that are there.
+    pub(crate) fn hold<R: Reactor>(&mut self, reactor: &mut R, moment: Moment, held_bytes: usize) {
+        self.full = true;
+        self.pause_all(reactor);
+        self.metrics.add(ProcessWord::AcceptsHeld, 1);
+        if let Some(suppressed) = self.pressures.pass(moment.now) {
+            let connections = moment.connections;
+            tracing::warn!(
+                held_bytes,
+                connections,
+                suppressed,
+                "buffers are nearly full; peers wait until connections hold less"
             );
         }
     }

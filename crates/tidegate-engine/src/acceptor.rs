@@ -95,6 +95,9 @@ impl<R: Reactor> Acceptor<R> {
         self.reactor.wait(deadline)?;
         self.now = self.reactor.now();
         self.metrics.set(ProcessWord::TurnSince, self.now.as_nanos());
+        if self.metrics.get(ProcessWord::LoopTurns) > 0 {
+            self.metrics.record_turn(self.reactor.busy());
+        }
         self.metrics.add(ProcessWord::LoopTurns, 1);
         let mut brought = Brought::default();
         while let Some(completion) = self.reactor.next() {
@@ -113,6 +116,8 @@ impl<R: Reactor> Acceptor<R> {
                 Completion::Received(_)
                 | Completion::Ended(_)
                 | Completion::Failed(..)
+                | Completion::Ready(_)
+                | Completion::Stalled(_)
                 | Completion::Writable(_) => {
                     unreachable!("no connection is ever opened here")
                 }

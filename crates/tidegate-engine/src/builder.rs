@@ -1,4 +1,4 @@
-//! `LoopBuilder`: puts listeners, services and limits together into a [`Loop`].
+//! `LoopBuilder`: puts listeners, services and limits together into an [`EventLoop`].
 
 use std::any::TypeId;
 use std::error::Error;
@@ -15,15 +15,22 @@ use tidegate_reactor::{Epoll, Errno, ListenerId, Reactor, Trigger};
 use tidegate_timer::AnyQueue;
 
 use crate::accepting::{Accepting, Door};
+use crate::backend::Backend;
+use crate::budget::{Budget, Share};
 use crate::event_loop::away::Crew;
+use crate::event_loop::relief::Memory;
+use crate::event_loop::visits::Visits;
 use crate::event_loop::{Loop, Stage};
 use crate::handle::{Command, Shared};
 use crate::host::{Host, Hosted};
 use crate::io::{Site, Turn};
 use crate::job::Home;
 use crate::metrics::{Metrics, ProcessMetrics};
+use crate::model::{EventLoop, Model};
 use crate::pool::{HandlerPool, PoolConfig, PoolHandle};
 use crate::record::Record;
+use crate::shared_loop::{Kind, SharedLoop};
+use crate::spares::Spares;
 use crate::table::Table;
 use crate::{CounterDef, Service, TimerKind};
 
@@ -32,13 +39,16 @@ use crate::{CounterDef, Service, TimerKind};
 pub struct EngineConfig {
     /// Connections at the same time; peers beyond it wait in the kernel's queue. Default 10,000.
     pub max_connections: usize,
-    /// Bytes of output that wait for all peers together. Default 256 MiB.
-    pub max_output_bytes: usize,
+    /// Bytes that all connections of the loop hold together: see [`Budget`]. Default 256 MiB.
+    pub max_buffer_bytes: usize,
+    /// The kernel interface under the loop. Default [`Backend::Auto`].
+    pub backend: Backend,
     /// How connections are registered with epoll. Default [`Trigger::Edge`].
     pub trigger: Trigger,
     /// Which threads run the handlers. Default [`Dispatch::Inline`].
     pub dispatch: Dispatch,
-    /// Threads of the pool that a loop makes for itself when it is given none. Default: one for each CPU.
+    /// Threads that a loop makes for itself, unless it is given a pool or [`LoopBuilder::threads`]. Default: one for each
+    /// CPU.
     pub pool_threads: usize,
     /// The queue of deadlines and timers. Default [`TimerKind::Wheel`].
     pub timers: TimerKind,
@@ -48,7 +58,8 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
-            max_output_bytes: 256 << 20,
+            max_buffer_bytes: 256 << 20,
+            backend: Backend::default(),
             trigger: Trigger::default(),
             dispatch: Dispatch::default(),
             pool_threads: PoolConfig::default().threads,
@@ -66,6 +77,12 @@ pub enum Dispatch {
     /// The threads of a [`HandlerPool`]: complete messages wait in a bounded queue, one of a connection at a time and in
     /// order, and what the handlers send goes out through the loop.
     Pool,
+    /// Threads that receive, handle and send by themselves, once the loop has told them which connection is ready: the
+    /// classic reactor. With epoll, one-shot.
+    Reactor,
+    /// Threads of which one waits, promotes another when something is ready, and then receives, handles and sends by
+    /// itself: leader/followers. With epoll, one-shot.
+    LeaderFollower,
 }
 
 /// Why a service or a loop could not be made.
@@ -112,6 +129,7 @@ pub struct Socket {
     /// `None`: somebody else has it, who hands over the connections.
     pub(crate) fd: Option<OwnedFd>,
     pub(crate) shared: bool,
+    nodelay: bool,
 }
 
 impl Socket {
@@ -119,20 +137,28 @@ impl Socket {
     /// too and are all woken for.
     #[must_use]
     pub fn own(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: Some(fd.into()), shared: false }
+        Self { fd: Some(fd.into()), shared: false, nodelay: true }
     }
 
     /// One socket that several processes poll; each connection wakes one of them.
     #[must_use]
     pub fn shared(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: Some(fd.into()), shared: true }
+        Self { fd: Some(fd.into()), shared: true, nodelay: true }
     }
 
     /// None: an [`Acceptor`](crate::Acceptor) accepts, and hands the connections over to this loop. A loop has either only
     /// such listeners or none.
     #[must_use]
     pub fn handed_over() -> Self {
-        Self { fd: None, shared: false }
+        Self { fd: None, shared: false, nodelay: true }
+    }
+
+    /// Whether what is sent leaves at once (`TCP_NODELAY`, tcp(7)), which is the default: a batch leaves in one call, so
+    /// there is nothing to wait for. It is set on the listening socket, and inherited by the connections; a Unix socket has
+    /// no such option.
+    #[must_use]
+    pub fn nodelay(self, nodelay: bool) -> Self {
+        Self { nodelay, ..self }
     }
 }
 
@@ -140,7 +166,7 @@ impl Socket {
     /// Has a reactor accept from it, if it is there.
     pub(crate) fn listen<R: Reactor>(self, reactor: &mut R) -> Result<Option<ListenerId>, Errno> {
         let Some(fd) = self.fd else { return Ok(None) };
-        prepare(&fd)?;
+        prepare(&fd, self.nodelay)?;
         reactor.listen(fd, self.shared).map(Some)
     }
 }
@@ -185,13 +211,16 @@ pub struct LoopBuilder {
     listeners: Vec<(String, Socket, Result<BoxedService, BoxError>)>,
     metrics: Option<ProcessMetrics>,
     pool: Option<PoolHandle>,
+    threads: PoolConfig,
+    budget: Option<Budget>,
 }
 
 impl LoopBuilder {
     /// Starts with no listener.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        Self { config, listeners: Vec::new(), metrics: None, pool: None }
+        let threads = PoolConfig { threads: config.pool_threads, ..PoolConfig::default() };
+        Self { config, listeners: Vec::new(), metrics: None, pool: None, threads, budget: None }
     }
 
     /// Adds a listener with the service that `factory` makes. Its error is the error of the build.
@@ -233,14 +262,60 @@ impl LoopBuilder {
         self
     }
 
+    /// Shares a limit on bytes with other loops, in addition to its own ([`EngineConfig::max_buffer_bytes`]).
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// How the threads are made that the loop has for itself: those of its own pool, or those that serve its ready
+    /// connections. In place of [`EngineConfig::pool_threads`].
+    #[must_use]
+    pub fn threads(mut self, threads: PoolConfig) -> Self {
+        self.threads = threads;
+        self
+    }
+
     /// Makes the loop and a handle to it.
     ///
     /// # Errors
     ///
     /// The first factory's error, the kernel's when it cannot poll, that there are more listeners than metrics for
     /// them or than [`MAX_LISTENERS`], or that only some of them are [handed over](Socket::handed_over).
-    pub fn build(self) -> Result<(Loop<Epoll>, LoopHandle), BoxError> {
-        let mut reactor = Epoll::new(self.config.trigger)?;
+    pub fn build(self) -> Result<(EventLoop, LoopHandle), BoxError> {
+        let kind = match self.config.dispatch {
+            Dispatch::Inline | Dispatch::Pool => return self.build_single(),
+            Dispatch::Reactor => Kind::Reactor,
+            Dispatch::LeaderFollower => Kind::LeaderFollower,
+        };
+        if self.config.backend == Backend::Uring {
+            return Err(
+                "io_uring reports completions, and this dispatch hands readiness to its threads".into()
+            );
+        }
+        let threads = self.threads.clone();
+        let (event_loop, handle) = self.build_on(Epoll::lending()?)?;
+        let shared = SharedLoop::new(event_loop, kind, threads);
+        Ok((EventLoop(Model::Shared(Box::new(shared))), handle))
+    }
+
+    /// A loop that one thread drives.
+    fn build_single(self) -> Result<(EventLoop, LoopHandle), BoxError> {
+        match self.config.backend.choose() {
+            Some(reactor) => {
+                let (event_loop, handle) = self.build_on(reactor)?;
+                Ok((EventLoop(Model::Uring(Box::new(event_loop))), handle))
+            }
+            None => {
+                let reactor = Epoll::new(self.config.trigger)?;
+                let (event_loop, handle) = self.build_on(reactor)?;
+                Ok((EventLoop(Model::Epoll(Box::new(event_loop))), handle))
+            }
+        }
+    }
+
+    fn build_on<R: Reactor>(self, mut reactor: R) -> Result<(Loop<R>, LoopHandle), BoxError> {
         let count = self.listeners.len();
         let metrics = self.metrics.unwrap_or_else(|| Metrics::on_heap(count).process(0));
         let most = metrics.listeners().min(MAX_LISTENERS);
@@ -265,20 +340,23 @@ impl LoopBuilder {
         }
         let handed = accepting.handed()?;
         let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections, handed));
-        let blocks = self.config.max_output_bytes / OUTPUT_BLOCK_BYTES;
+        let limit = self.config.max_buffer_bytes;
+        let budget = self.budget.unwrap_or_else(|| Budget::new(limit));
+        let memory = Memory::new(Share::new(budget, limit, reactor.waker()));
         let turn = Turn {
             record: Record::default(),
             timers: AnyQueue::new(self.config.timers, reactor.now()),
-            pool: Pool::new(OUTPUT_BLOCK_BYTES, blocks, IDLE_BLOCKS),
+            pool: Pool::new(OUTPUT_BLOCK_BYTES, limit / OUTPUT_BLOCK_BYTES, memory.max_idle_blocks()),
             now: reactor.now(),
             unix_time: reactor.unix_time(),
             retiring: false,
             shared: Arc::clone(&shared),
             metrics: metrics.clone(),
         };
-        let crew = match self.config.dispatch {
-            Dispatch::Inline => None,
-            Dispatch::Pool => Some(crew(self.pool, &self.config, &reactor)?),
+        let (crew, visits) = match self.config.dispatch {
+            Dispatch::Inline => (None, None),
+            Dispatch::Pool => (Some(crew(self.pool, &self.threads, &reactor)?), None),
+            Dispatch::Reactor | Dispatch::LeaderFollower => (None, Some(Visits::default())),
         };
         let this = Loop {
             reactor,
@@ -291,9 +369,11 @@ impl LoopBuilder {
             arrivals: Vec::new(),
             again: Vec::new(),
             again_now: Vec::new(),
-            spares: Vec::new(),
+            spares: Spares::default(),
+            memory,
             accepting,
             crew,
+            visits,
             stage: Stage::Serving,
         };
         Ok((this, LoopHandle { shared }))
@@ -312,31 +392,30 @@ impl LoopBuilder {
 }
 
 /// The pool that was given, or one of the loop's own.
-fn crew(pool: Option<PoolHandle>, config: &EngineConfig, reactor: &impl Reactor) -> io::Result<Crew> {
+fn crew(pool: Option<PoolHandle>, threads: &PoolConfig, reactor: &impl Reactor) -> io::Result<Crew> {
     let home = Home::new(reactor.waker());
     if let Some(pool) = pool {
         return Ok(Crew::new(pool, home, None));
     }
-    let own = HandlerPool::start(&PoolConfig { threads: config.pool_threads, ..PoolConfig::default() })?;
+    let own = HandlerPool::start(threads)?;
     Ok(Crew::new(own.handle(), home, Some(own)))
 }
 
 /// Makes a listening socket fit for a loop, whoever opened it.
-fn prepare(socket: &OwnedFd) -> Result<(), Errno> {
+fn prepare(socket: &OwnedFd, nodelay: bool) -> Result<(), Errno> {
     rustix::io::ioctl_fionbio(socket, true)?;
     let domain = sockopt::socket_domain(socket)?;
     if domain == AddressFamily::INET || domain == AddressFamily::INET6 {
-        // A batch leaves in one call, so there is nothing to wait for. Accepted sockets inherit it (tcp(7)).
-        sockopt::set_tcp_nodelay(socket, true)?;
+        // The connections that the kernel makes from now on inherit it (tcp(7)).
+        sockopt::set_tcp_nodelay(socket, nodelay)?;
     }
     Ok(())
 }
 
 /// How many listeners a loop may have.
 pub const MAX_LISTENERS: usize = 1024;
-const OUTPUT_BLOCK_BYTES: usize = 16 << 10;
-/// Blocks kept for the next refused output: 4 MiB.
-const IDLE_BLOCKS: usize = 256;
+/// What refused output is copied to.
+pub(crate) const OUTPUT_BLOCK_BYTES: usize = 16 << 10;
 
 /// Tells a loop to end, from any thread.
 #[derive(Clone, Debug)]

@@ -32,18 +32,24 @@ pub(crate) struct Conn {
     pub(crate) unqueued: bool,
     /// More output waits than the high-water mark allows, and it has not fallen to the low one.
     pub(crate) over_water: bool,
+    /// Output waits for the peer and memory is short: it is heard again when one of the two is over.
+    pub(crate) squeezed: bool,
     /// The peer sends on though its last message was handled, and does not read: it is not heard until it does.
     pub(crate) deaf: bool,
     /// The reactor was told to stop receiving.
     pub(crate) reading_paused: bool,
     /// The output waits for the next turn, not for the kernel.
     pub(crate) send_later: bool,
+    /// Output that the reactor has taken waits for the kernel.
+    pub(crate) stalled: bool,
     /// Stands in the loop's list of connections that go on without a completion.
     pub(crate) listed: bool,
     /// The peer ended its side.
     pub(crate) eof: bool,
     /// `on_eof` has been called.
     pub(crate) eof_told: bool,
+    /// Memory of its input, as it stands in the loop's account.
+    pub(crate) weighed: u32,
     /// Bytes thrown away while lingering.
     pub(crate) lingered: u32,
     pub(crate) who: Who,
@@ -154,12 +160,15 @@ impl Conn {
             away: false,
             unqueued: false,
             over_water: false,
+            squeezed: false,
             deaf: false,
             reading_paused: false,
             send_later: false,
+            stalled: false,
             listed: false,
             eof: false,
             eof_told: false,
+            weighed: 0,
             lingered: 0,
             who: Who { id, peer },
             session: Token { slot: u32::MAX, generation: 0 },
@@ -190,11 +199,19 @@ impl Conn {
         self.output.as_ref().map_or(0, |output| output.weight())
     }
 
+    /// Memory that its input takes.
+    #[inline]
+    pub(crate) fn input_bytes(&self) -> u32 {
+        u32::try_from(self.input.capacity()).unwrap_or(u32::MAX)
+    }
+
     /// Whether nothing is to be received for now.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         match self.state {
-            State::Open => self.suspended || self.reading.paused || self.over_water || self.unqueued,
+            State::Open => {
+                self.suspended || self.reading.paused || self.over_water || self.squeezed || self.unqueued
+            }
             State::Flushing(_) => self.deaf,
             State::Lingering(_) => false,
         }
@@ -206,7 +223,7 @@ impl Conn {
         if let State::Lingering(_) = self.state {
             return Some((Phase::Write, self.last_out + linger));
         }
-        if self.output.is_some() {
+        if self.output.is_some() || self.stalled {
             return limits.write_timeout.map(|after| (Phase::Write, self.last_out + after));
         }
         if self.suspended || self.away || self.unqueued || self.reading.paused {

@@ -18,6 +18,7 @@ use crate::host::{Event, Hosted};
 use crate::intake::Arrival;
 use crate::io::{Site, Turn};
 use crate::metrics::{ProcessMetrics, ProcessWord};
+use crate::spares::Spares;
 use crate::{Flow, Reason};
 
 mod accept;
@@ -27,11 +28,12 @@ mod deadline;
 mod flush;
 mod input;
 mod letters;
+pub(crate) mod relief;
 mod retiring;
+pub(crate) mod visits;
 
-/// An event loop over a reactor. Made by [`LoopBuilder`](crate::LoopBuilder); [`run`](Self::run) returns when it was told
-/// to stop.
-pub struct Loop<R: Reactor> {
+/// An event loop over a reactor.
+pub(crate) struct Loop<R: Reactor> {
     pub(crate) reactor: R,
     pub(crate) conns: crate::table::Table<Conn>,
     /// By listener: the service, and what its connections have in common.
@@ -47,10 +49,13 @@ pub struct Loop<R: Reactor> {
     pub(crate) again: Vec<Token>,
     pub(crate) again_now: Vec<Token>,
     /// Emptied input buffers, for the next message that comes in pieces.
-    pub(crate) spares: Vec<Vec<u8>>,
+    pub(crate) spares: Spares,
+    pub(crate) memory: relief::Memory,
     pub(crate) accepting: Accepting,
     /// Who handles messages, when it is not this thread.
     pub(crate) crew: Option<away::Crew>,
+    /// Connections that other threads serve, when they do that whole.
+    pub(crate) visits: Option<visits::Visits>,
     pub(crate) stage: Stage,
 }
 
@@ -85,38 +90,74 @@ impl<R: Reactor> Loop<R> {
     /// # Errors
     ///
     /// The kernel's, when the reactor cannot wait any more.
-    pub fn run(&mut self) -> std::io::Result<()> {
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
         let outcome = self.turns();
-        self.end_all(Reason::STOPPED);
-        self.await_returns();
-        self.end_mail();
+        self.end();
         outcome.map_err(Into::into)
     }
 
     fn turns(&mut self) -> Result<(), Errno> {
-        while self.stage != Stage::Stopped {
-            let deadline = if self.again.is_empty() { self.next_deadline() } else { Some(self.turn.now) };
-            self.metrics.set(ProcessWord::TurnSince, 0);
+        while !self.is_stopped() {
+            let deadline = self.end_turn();
             self.reactor.wait(deadline)?;
-            self.turn.now = self.reactor.now();
-            self.metrics.set(ProcessWord::TurnSince, self.turn.now.as_nanos());
-            self.turn.unix_time = self.reactor.unix_time();
-            self.metrics.add(ProcessWord::LoopTurns, 1);
-            let mut quiet = self.again.is_empty();
-            while let Some(completion) = self.reactor.next() {
-                quiet = false;
-                self.complete(completion);
-            }
-            self.run_again();
-            self.expire_timers();
-            self.retry_accepts();
-            self.advance_stage(quiet);
+            self.turn();
         }
         Ok(())
     }
 
+    /// A turn, after a wait.
+    pub(crate) fn turn(&mut self) {
+        self.read_now();
+        self.metrics.set(ProcessWord::TurnSince, self.turn.now.as_nanos());
+        if self.metrics.get(ProcessWord::LoopTurns) > 0 {
+            // The turn before this one: how long it took was known when the wait began.
+            self.metrics.record_turn(self.reactor.busy());
+        }
+        self.metrics.add(ProcessWord::LoopTurns, 1);
+        let mut quiet = self.again.is_empty();
+        while let Some(completion) = self.reactor.next() {
+            quiet = false;
+            self.complete(completion);
+        }
+        self.run_again();
+        self.expire_timers();
+        self.retry_accepts();
+        self.advance_stage(quiet);
+        self.relieve();
+    }
+
+    /// Between turns: answers when the next one is due.
+    pub(crate) fn end_turn(&mut self) -> Option<Instant> {
+        self.metrics.set(ProcessWord::TurnSince, 0);
+        self.due()
+    }
+
+    /// When the next turn is due at the latest.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        if self.again.is_empty() { self.next_deadline() } else { Some(self.turn.now) }
+    }
+
+    /// All is over: ends what is left.
+    pub(crate) fn end(&mut self) {
+        self.end_all(Reason::STOPPED);
+        self.cancel_visits();
+        self.await_returns();
+        self.end_mail();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stage == Stage::Stopped
+    }
+
+    fn read_now(&mut self) {
+        self.turn.now = self.reactor.now();
+        self.turn.unix_time = self.reactor.unix_time();
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let stage = match self.stage {
+            // Whoever brings the last visit back goes on with the last reads.
+            Stage::LastReads { .. } if self.visits.as_ref().is_some_and(|visits| visits.out > 0) => None,
             Stage::LastReads { .. } => Some(self.turn.now),
             Stage::Retiring { until } => Some(until),
             Stage::Serving | Stage::Stopped => None,
@@ -128,6 +169,8 @@ impl<R: Reactor> Loop<R> {
         match completion {
             Completion::Received(token) => self.on_received(token),
             Completion::Writable(token) => self.on_writable(token),
+            Completion::Ready(token) => self.on_ready(token),
+            Completion::Stalled(token) => self.on_stalled(token),
             Completion::Ended(token) => self.on_ended(token),
             Completion::Failed(token, errno) => self.close_broken(token, errno),
             Completion::Accepted { listener, socket, peer } => self.on_accepted(listener, socket, peer),
@@ -155,9 +198,16 @@ impl<R: Reactor> Loop<R> {
         }
         let Some(conn) = self.conns.get_mut(token) else { return };
         let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
+        let freed = conn.squeezed && !self.memory.squeezes(conn);
+        conn.squeezed &= !freed;
         if conn.over_water && conn.queued_weight() <= low_water {
             conn.over_water = false;
             return self.event(token, Event::Drained);
+        }
+        if freed {
+            // What it has sent before it was not heard any more is handled now.
+            self.pump(token);
+            return self.tell_eof(token);
         }
         self.settle(token);
     }
@@ -218,19 +268,28 @@ impl<R: Reactor> Loop<R> {
         if let State::Flushing(reason) = conn.state
             && conn.output.is_none()
         {
-            return self.begin_lingering(token, reason);
+            if !self.reactor.unsent(token) {
+                return self.begin_lingering(token, reason);
+            }
+            self.reactor.await_writable(token);
         }
+        // Of a connection that is lent the reactor knows nothing; it is settled once more when it is back.
+        let lent = conn.away && self.visits.is_some();
         let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
         let drained = conn.over_water && conn.state == State::Open && conn.queued_weight() <= low_water;
-        if (drained || conn.send_later) && !conn.listed {
+        let short = self.memory.squeezes(conn);
+        let freed = conn.squeezed && !short;
+        conn.squeezed |= short;
+        if (drained || freed || conn.send_later) && !conn.listed && !lent {
             conn.listed = true;
             self.again.push(token);
         }
         // While a message is handled what follows it is read ahead, up to the limit.
         let ahead =
             conn.away && conn.input.len() >= self.sites[usize::from(conn.site)].limits.max_input_bytes;
-        let hold = conn.is_held() || ahead;
-        if hold != conn.reading_paused {
+        let weighed = conn.input_bytes() == conn.weighed;
+        let hold = conn.is_held() || ahead || self.memory.starves(conn);
+        if hold != conn.reading_paused && !lent {
             conn.reading_paused = hold;
             if hold {
                 self.reactor.pause(token);
@@ -240,6 +299,8 @@ impl<R: Reactor> Loop<R> {
                 self.reactor.resume(token);
             }
         }
-        self.arm_deadline(token);
+        if weighed || self.weigh(token) {
+            self.arm_deadline(token);
+        }
     }
 }

@@ -6,13 +6,14 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_reactor::{Token, Waker};
 
 use crate::Reason;
+use crate::generations::Generations;
 use crate::intake::{Arrival, Handed, Intake};
 
 /// The identity of a connection within its loop: a slot, and the generation that tells its users apart.
@@ -51,13 +52,15 @@ pub enum HandleError {
     /// The connection has ended.
     #[error("the connection has ended")]
     Gone,
-    /// The loop's mailbox holds as many letters as it may; the loop is stuck or flooded.
-    #[error("the mailbox of the event loop is full ({MAX_LETTERS} letters)")]
+    /// The loop's mailbox holds as many letters or bytes as it may; the loop is stuck or flooded.
+    #[error("the mailbox of the event loop is full ({MAX_LETTERS} letters or {MAX_LETTER_BYTES} bytes)")]
     Full,
 }
 
 /// How many letters wait for a loop at the most.
 pub const MAX_LETTERS: usize = 65_536;
+/// How many bytes of [`ConnHandle::send`] wait for a loop at the most; a larger one is taken when no other waits.
+pub const MAX_LETTER_BYTES: usize = 64 << 20;
 
 /// Reaches one connection from any thread. `N` is the [`Note`](crate::Service::Note) of its service.
 pub struct ConnHandle<N> {
@@ -130,9 +133,10 @@ pub(crate) struct Shared {
     /// Letters that have left the mailbox and have not been read: their turn has not come, or they wait for a session
     /// that is away. Written by the loop alone.
     unread_letters: AtomicUsize,
+    /// The bytes in them.
+    unread_bytes: AtomicUsize,
     waker: Waker,
-    /// By slot: the generation of the open connection, 0 for none. Written by the loop alone.
-    generations: Box<[AtomicU32]>,
+    generations: Generations,
     /// What comes from an acceptor, and the count of connections.
     pub(crate) intake: Intake,
 }
@@ -140,6 +144,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     pub(crate) letters: Vec<(Token, Letter)>,
+    /// The bytes in the letters.
+    bytes: usize,
     pub(crate) command: Option<Command>,
     ended: bool,
 }
@@ -149,6 +155,16 @@ pub(crate) enum Letter {
     Send(Vec<u8>),
     Note(Box<dyn Any + Send>),
     Close(Reason),
+}
+
+impl Letter {
+    /// What it takes of memory; what is in a note only its service knows.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Send(bytes) => bytes.capacity(),
+            Self::Note(_) | Self::Close(_) => 0,
+        }
+    }
 }
 
 impl fmt::Debug for Letter {
@@ -177,27 +193,31 @@ impl Shared {
             intake: Intake::new(waker.clone(), slots, handed),
             mailbox: Mutex::default(),
             unread_letters: AtomicUsize::new(0),
+            unread_bytes: AtomicUsize::new(0),
             waker,
-            generations: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            generations: Generations::new(slots),
         }
     }
 
     pub(crate) fn is_open(&self, id: Token) -> bool {
-        let slot = self.generations.get(id.slot as usize);
-        slot.is_some_and(|generation| generation.load(Ordering::Acquire) == id.generation)
+        self.generations.is_open(id)
     }
 
     /// Called by the loop when a connection takes a slot (its generation) or leaves it (0).
     pub(crate) fn set_generation(&self, slot: u32, generation: u32) {
-        if let Some(place) = self.generations.get(slot as usize) {
-            place.store(generation, Ordering::Release);
-        }
+        self.generations.set(slot, generation);
     }
 
-    /// Called by the loop when it has read letters that it had collected.
-    pub(crate) fn letters_read(&self, n: usize) {
-        let unread = self.unread_letters.load(Ordering::Relaxed);
-        self.unread_letters.store(unread.saturating_sub(n), Ordering::Relaxed);
+    /// Called by the loop when it reads a letter that it had collected.
+    pub(crate) fn letter_read(&self, letter: &Letter) {
+        let (unread, bytes) = (&self.unread_letters, &self.unread_bytes);
+        unread.store(unread.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        bytes.store(self.unread_bytes().saturating_sub(letter.bytes()), Ordering::Relaxed);
+    }
+
+    /// The bytes in letters that the loop has collected and not read.
+    fn unread_bytes(&self) -> usize {
+        self.unread_bytes.load(Ordering::Relaxed)
     }
 
     fn post(&self, id: Token, letter: Letter) -> Result<(), HandleError> {
@@ -208,9 +228,13 @@ impl Shared {
         if mailbox.ended {
             return Err(HandleError::Gone);
         }
-        if mailbox.letters.len() + self.unread_letters.load(Ordering::Relaxed) >= MAX_LETTERS {
+        let waiting = mailbox.bytes + self.unread_bytes();
+        if mailbox.letters.len() + self.unread_letters.load(Ordering::Relaxed) >= MAX_LETTERS
+            || (waiting > 0 && waiting.saturating_add(letter.bytes()) > MAX_LETTER_BYTES)
+        {
             return Err(HandleError::Full);
         }
+        mailbox.bytes += letter.bytes();
         mailbox.letters.push((id, letter));
         // The first letter wakes the loop; those that follow before it comes are read in the same turn.
         let wake = mailbox.letters.len() == 1;
@@ -237,6 +261,8 @@ impl Shared {
         std::mem::swap(&mut mailbox.letters, letters);
         let unread = self.unread_letters.load(Ordering::Relaxed);
         self.unread_letters.store(unread + letters.len(), Ordering::Relaxed);
+        let bytes = std::mem::take(&mut mailbox.bytes);
+        self.unread_bytes.store(self.unread_bytes() + bytes, Ordering::Relaxed);
         mailbox.command.take()
     }
 

@@ -28,6 +28,8 @@ pub(crate) trait Hosted: Send {
     fn close(&mut self, conn: &Conn, closed: &Closed, metrics: &ProcessMetrics) -> Result<(), Panicked>;
     /// `decode`; with a complete message the session leaves too, for another thread to handle it.
     fn next(&mut self, session: Token, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> Next;
+    /// The session leaves, for another thread to decode and handle.
+    fn depart(&mut self, session: Token) -> Option<Box<dyn Away>>;
     /// A session that was away is back; answers its new key.
     fn take_back(&mut self, away: Box<dyn Away>) -> Token;
     fn limits(&self) -> Limits;
@@ -38,6 +40,8 @@ pub(crate) trait Hosted: Send {
 pub(crate) trait Away: Send {
     /// `on_message`, for the message that was found last.
     fn message(&mut self, io: &mut Io<'_>, bytes: &[u8]) -> Flow;
+    /// As [`Hosted::input`]; answers also how many messages there were.
+    fn batch(&mut self, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> (Input, u64);
     /// For whoever knows its type.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
@@ -157,20 +161,9 @@ impl<S: Service> Hosted for Host<S> {
         let Some(session) = self.sessions.get_mut(session) else {
             return Input { consumed: data.len(), then: Then::Flow(Flow::Abort(Reason::IO_ERROR)) };
         };
-        let service = &*self.service;
-        io.enter(Callback::Message);
-        let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, reading, data)));
-        io.leave();
-        match batch {
-            Ok((input, messages)) => {
-                io.site.metrics.add(ListenerWord::Messages, messages);
-                input
-            }
-            Err(panic) => {
-                let reason = panicked(io, Callback::Message, &*panic);
-                Input { consumed: data.len(), then: Then::Flow(Flow::Abort(reason)) }
-            }
-        }
+        let (input, messages) = guarded_batch(&*self.service, session, io, reading, data);
+        io.site.metrics.add(ListenerWord::Messages, messages);
+        input
     }
 
     fn call(&mut self, session: Token, io: &mut Io<'_>, event: Event) -> Flow {
@@ -231,6 +224,11 @@ impl<S: Service> Hosted for Host<S> {
         }
     }
 
+    fn depart(&mut self, session: Token) -> Option<Box<dyn Away>> {
+        let away: Box<dyn Away> = self.let_go(session, None)?;
+        Some(away)
+    }
+
     fn take_back(&mut self, away: Box<dyn Away>) -> Token {
         let Ok(mut traveller) = away.into_any().downcast::<Traveller<S>>() else {
             unreachable!("a session comes back to the host that let it go");
@@ -263,9 +261,34 @@ impl<S: Service> Away for Traveller<S> {
         handled.unwrap_or_else(|panic| Flow::Abort(panicked(io, Callback::Message, &*panic)))
     }
 
+    fn batch(&mut self, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> (Input, u64) {
+        match self.session.as_mut() {
+            Some(session) => guarded_batch(&*self.service, session, io, reading, data),
+            None => (Input { consumed: data.len(), then: Then::Flow(Flow::Abort(Reason::IO_ERROR)) }, 0),
+        }
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+}
+
+/// [`run_batch`], with a panic as the reason of a close.
+#[inline]
+fn guarded_batch<S: Service>(
+    service: &S,
+    session: &mut S::Session,
+    io: &mut Io<'_>,
+    reading: &mut Reading,
+    data: &[u8],
+) -> (Input, u64) {
+    io.enter(Callback::Message);
+    let batch = catch_unwind(AssertUnwindSafe(|| run_batch(service, session, io, reading, data)));
+    io.leave();
+    batch.unwrap_or_else(|panic| {
+        let reason = panicked(io, Callback::Message, &*panic);
+        (Input { consumed: data.len(), then: Then::Flow(Flow::Abort(reason)) }, 0)
+    })
 }
 
 /// Looks for one message at the start of `data`.

@@ -36,6 +36,8 @@ pub(crate) struct Intake {
     mailbox: Mutex<Mailbox>,
     /// As in the mailbox, for who only chooses a loop.
     closed: AtomicBool,
+    /// The loop has hardly memory for the connections that it has.
+    held: AtomicBool,
     waker: Waker,
     /// Who hands over; set once.
     acceptor: OnceLock<Arc<Room>>,
@@ -56,6 +58,7 @@ impl Intake {
             sites,
             mailbox: Mutex::default(),
             closed: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             waker,
             acceptor: OnceLock::new(),
         }
@@ -75,7 +78,7 @@ impl Intake {
 
     /// Whether another connection may be counted in.
     pub(crate) fn has_room(&self) -> bool {
-        !self.is_closed() && self.connections() < self.limit
+        !self.is_closed() && !self.held.load(Ordering::SeqCst) && self.connections() < self.limit
     }
 
     /// Counts a connection in.
@@ -87,6 +90,14 @@ impl Intake {
     pub(crate) fn leave(&self) {
         self.connections.fetch_sub(1, Ordering::SeqCst);
         if let Some(room) = self.acceptor.get() {
+            room.there_is();
+        }
+    }
+
+    /// Takes no other connection for the time being; or takes them again, and tells an acceptor that waits for it.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+        if !held && let Some(room) = self.acceptor.get() {
             room.there_is();
         }
     }

@@ -17,7 +17,7 @@ use crate::conn::{Conn, Who};
 use crate::handle::{ConnHandle, ConnId, Shared};
 use crate::metrics::{Callback, ListenerMetrics, ProcessMetrics};
 use crate::output::FilePart;
-use crate::record::{Record, TimerWish};
+use crate::record::{Received, Record, TimerWish};
 use crate::{Limits, Peer, Phase, TimerToken};
 
 /// A connection, in the hands of a callback of its service.
@@ -28,6 +28,8 @@ pub struct Io<'a> {
     pub(crate) record: &'a mut Record,
     pub(crate) site: &'a Site,
     pub(crate) shared: &'a Arc<Shared>,
+    /// What the reactor received and still has.
+    pub(crate) received: Received,
     /// Where it is entered which callback the loop is in; other threads do not hold up a loop.
     pub(crate) watch: Option<&'a ProcessMetrics>,
 }
@@ -69,13 +71,19 @@ impl Turn {
     pub(crate) fn io<'a>(&'a mut self, who: &'a Who, queued: Queued, site: &'a Site) -> Io<'a> {
         Io {
             who,
-            moment: Moment { now: self.now, unix_time: self.unix_time, retiring: self.retiring },
+            moment: self.moment(),
             queued,
             record: &mut self.record,
             site,
             shared: &self.shared,
+            received: Received::default(),
             watch: Some(&self.metrics),
         }
+    }
+
+    #[inline]
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now: self.now, unix_time: self.unix_time, retiring: self.retiring }
     }
 
     /// When a timer for `at` is to be set: never for now or before, or a timer that sets itself anew would keep the
@@ -156,9 +164,11 @@ impl Io<'_> {
     }
 
     /// Appends bytes to the output. They leave when the present input batch is done.
+    ///
+    /// Bytes of the message itself, when there are many and nothing was sent before them, are not copied.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.record.out.extend_from_slice(bytes);
+        self.record.send(bytes, self.received);
     }
 
     /// Appends several buffers to the output.
@@ -245,7 +255,7 @@ impl Io<'_> {
     /// Bytes of output that the kernel has not taken yet, this batch's included.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.queued.bytes + self.record.out.len()
+        self.queued.bytes + self.record.bytes()
     }
 
     /// Whether the worker has begun to stop: see [`Service::on_retire`](crate::Service::on_retire).

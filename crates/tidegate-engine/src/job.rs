@@ -8,29 +8,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tidegate_reactor::Waker;
 
-use crate::conn::Who;
-use crate::handle::Shared;
-use crate::host::Away;
-use crate::io::{Io, Moment, Queued, Site};
-use crate::record::Record;
+use crate::errand::Errand;
+use crate::event_loop::relief::Buffers;
 use crate::{Flow, Reason};
 
 /// A message with the session of its connection.
 pub(crate) struct Job {
-    pub(crate) who: Who,
-    pub(crate) moment: Moment,
-    pub(crate) queued: Queued,
+    pub(crate) errand: Errand,
     pub(crate) message: Vec<u8>,
-    /// What the handler asked for.
-    pub(crate) record: Record,
-    /// What it answered.
+    /// What the handler answered.
     pub(crate) flow: Flow,
     /// Whether it was handled at all.
     pub(crate) handled: bool,
-    /// The session; `None` in a job that is empty.
-    pub(crate) away: Option<Box<dyn Away>>,
-    pub(crate) site: Arc<Site>,
-    pub(crate) shared: Arc<Shared>,
     pub(crate) home: Arc<Home>,
 }
 
@@ -38,42 +27,44 @@ pub(crate) struct Job {
 pub(crate) type Jobs = Vec<Box<Job>>;
 
 impl Job {
+    pub(crate) fn new(errand: Errand, home: Arc<Home>) -> Self {
+        Self { errand, message: Vec::new(), flow: Flow::Abort(Reason::STOPPED), handled: false, home }
+    }
+
     /// Handles the message and goes home.
     pub(crate) fn run(mut self: Box<Self>) {
-        let Self { who, moment, queued, message, record, site, shared, away, flow, handled, .. } = &mut *self;
-        let mut io = Io { who, moment: *moment, queued: *queued, record, site, shared, watch: None };
-        if let Some(away) = away {
-            *flow = away.message(&mut io, message);
-            *handled = true;
+        if let Some((away, mut io)) = self.errand.begin() {
+            self.flow = away.message(&mut io, &self.message);
+            self.handled = true;
         }
         let home = Arc::clone(&self.home);
         home.receive(self);
     }
 }
 
+impl Buffers for Job {
+    fn buffer_bytes(&self) -> usize {
+        self.message.capacity() + self.errand.record.out.capacity()
+    }
+
+    fn free_buffers(&mut self) {
+        self.message = Vec::new();
+        self.errand.record.out = Vec::new();
+    }
+}
+
 impl Drop for Job {
     fn drop(&mut self) {
-        let Some(away) = self.away.take() else { return };
-        let home = Arc::clone(&self.home);
-        home.receive(Box::new(Self {
-            who: self.who,
-            moment: self.moment,
-            queued: self.queued,
-            message: std::mem::take(&mut self.message),
-            record: Record::default(),
-            flow: Flow::Abort(Reason::STOPPED),
-            handled: false,
-            away: Some(away),
-            site: Arc::clone(&self.site),
-            shared: Arc::clone(&self.shared),
-            home: Arc::clone(&home),
-        }));
+        if let Some(errand) = self.errand.take() {
+            let home = Arc::clone(&self.home);
+            home.receive(Box::new(Self::new(errand, Arc::clone(&home))));
+        }
     }
 }
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("who", &self.who).field("flow", &self.flow).finish_non_exhaustive()
+        f.debug_struct("Job").field("errand", &self.errand).field("flow", &self.flow).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The event loop: listeners, connections, services, deadlines and back-pressure.
 //!
-//! A program implements [`Service`]; a [`Loop`] made by [`LoopBuilder`] calls it. One thread owns a loop and all its
+//! A program implements [`Service`]; an [`EventLoop`] made by [`LoopBuilder`] calls it. One thread owns a loop and all its
 //! connections; other threads reach a connection by its [`ConnHandle`]. Read [`Service`] and [`Io`] first.
 //!
 //! Nothing here reads a clock, names a protocol, prints, or reads a configuration file.
@@ -8,35 +8,45 @@
 
 mod accepting;
 mod acceptor;
+mod backend;
+mod budget;
 mod builder;
 mod conn;
+mod errand;
 mod event_loop;
+mod generations;
 mod handle;
 mod host;
 mod intake;
 mod io;
 mod job;
 mod metrics;
+mod model;
 mod output;
 mod pool;
 mod reason;
 mod record;
 mod service;
+mod shared_loop;
+mod spares;
 mod table;
+mod visit;
 
 pub use acceptor::{Acceptor, AcceptorBuilder, AcceptorHandle, Balance};
+pub use backend::Backend;
+pub use budget::Budget;
 pub use builder::{
     BoxError, BoxedService, Dispatch, EngineConfig, LoopBuilder, LoopHandle, MAX_LISTENERS, Running, Socket,
 };
-pub use event_loop::Loop;
-pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTERS};
+pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTER_BYTES, MAX_LETTERS};
 pub use io::Io;
 pub use metrics::{
     HEAD_WORDS, LISTENER_WORDS, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS, Metrics, ProcessMetrics,
-    ProcessWord, RunningCallback, Words,
+    ProcessWord, RunningCallback, TurnHistogram, Words,
 };
+pub use model::EventLoop;
 pub use pool::{HandlerPool, PoolConfig};
 pub use reason::Reason;
 pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};
-pub use tidegate_reactor::{End, Epoll, PeerAddress, Trigger};
+pub use tidegate_reactor::{End, Epoll, PeerAddress, Trigger, Uring};
 pub use tidegate_timer::{Instant, Kind as TimerKind};

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tidegate_reactor::Token;
 
-use turns::TurnHistogram;
+pub use turns::TurnHistogram;
 
 use crate::Reason;
 
@@ -78,6 +78,10 @@ pub enum ProcessWord {
     ThreadStack = 16,
     /// The number of that thread in /proc/PID/task; 0 before it is known.
     Tid = 17,
+    /// Bytes that the connections of the loop hold in memory: see [`Budget`](crate::Budget).
+    BufferBytes = 18,
+    /// Times that accepting was stopped because these came near a limit.
+    AcceptsHeld = 19,
 }
 
 /// The callbacks of a service, as [`ProcessMetrics::running_callback`] names them.

@@ -96,6 +96,8 @@ reasons! {
     STOPPED = 26, "stopped", Fin;
     /// A file ended before the part of it that had been promised to the peer.
     FILE_SHRANK = 27, "file-shrank", Reset;
+    /// The buffers of the loop or of the process were full, and of all peers this one was the slowest to take its output.
+    MEMORY_PRESSURE = 28, "memory-pressure", Reset;
 }
 
 impl Reason {

@@ -71,7 +71,7 @@ pub enum Completion {
     Accepted {
         /// By which listener.
         listener: ListenerId,
-        /// The connected, non-blocking socket.
+        /// The connected socket, fit for [`Reactor::open`](crate::Reactor::open) of a reactor of the same kind.
         socket: OwnedFd,
         /// Who it is.
         peer: PeerAddress,
@@ -85,12 +85,19 @@ pub enum Completion {
     },
     /// Bytes came: see [`Reactor::received`](crate::Reactor::received).
     Received(Token),
+    /// There may be something to receive. Reported in place of `Received` by a reactor that lends its connections: see
+    /// [`Epoll::lending`](crate::Epoll::lending).
+    Ready(Token),
     /// The peer ended its side; nothing more will be received.
     Ended(Token),
     /// The connection broke.
     Failed(Token, Errno),
-    /// The kernel takes bytes again.
+    /// All that was taken has left, and bytes are taken again.
     Writable(Token),
+    /// The kernel has not taken all at once of what was taken from the owner; told again each time it has taken some more
+    /// but not all. A peer that brings neither this nor [`Writable`](Self::Writable) does not read. Only a reactor of
+    /// which [`unsent`](crate::Reactor::unsent) may be true reports it.
+    Stalled(Token),
     /// Another thread used the [`Waker`](crate::Waker).
     Woken,
 }

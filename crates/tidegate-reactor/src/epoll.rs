@@ -8,7 +8,9 @@
 //! Invariant: a connection whose kernel buffer may hold bytes has an event to come, or stands in a list, or is paused.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
@@ -17,21 +19,27 @@ use rustix::net::{SendFlags, Shutdown};
 use tidegate_sys::event::Events;
 use tidegate_timer::Instant;
 
+pub use self::lending::{Got, Loan, Patience, Poller};
 use self::listeners::Listeners;
 use self::registrations::Registrations;
+pub(crate) use self::source::Source;
+use self::source::Sources;
 use self::word::{pack, unpack};
-use crate::source::{Source, Sources};
-use crate::{
-    AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Trigger, Waker, clock,
-};
+use crate::clock::Clocks;
+use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Trigger, Waker};
 
+mod control;
+mod lending;
 mod listeners;
 mod registrations;
+mod source;
 mod word;
 
 /// The reactor over epoll(7). One thread owns it.
 pub struct Epoll {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
+    /// Connections are lent, not received from: see `lending`.
+    lends: bool,
     waker: Waker,
     listeners: Listeners,
     sources: Sources,
@@ -48,15 +56,14 @@ pub struct Epoll {
     again: Vec<Token>,
     scratch: Box<[u8]>,
     received: usize,
-    now: Instant,
-    unix_time: u64,
+    clocks: Clocks,
 }
 
 impl std::fmt::Debug for Epoll {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Epoll")
             .field("listeners", &self.listeners)
-            .field("now", &self.now)
+            .field("clocks", &self.clocks)
             .finish_non_exhaustive()
     }
 }
@@ -65,13 +72,10 @@ impl std::fmt::Debug for Epoll {
 const ACCEPT_BATCH: u32 = 64;
 const EVENTS: usize = 512;
 const SCRATCH_BYTES: usize = 64 << 10;
-const SOON: Duration = Duration::from_millis(100);
-/// A wait ends after this long at the latest: a longer time-out does not fit into epoll_wait(2) of every kernel.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Epoll {
     /// What a connection costs here, in bytes.
-    pub const BYTES_PER_CONNECTION: usize = size_of::<Source>();
+    pub const BYTES_PER_CONNECTION: usize = Sources::SLOT_BYTES;
 
     /// Makes a reactor without sources, which registers its connections as `trigger` says.
     ///
@@ -83,7 +87,8 @@ impl Epoll {
         let waker = Waker::new()?;
         epoll::add(&epoll, waker.fd(), pack(word::WAKER), EventFlags::IN | EventFlags::ET)?;
         Ok(Self {
-            epoll,
+            epoll: Arc::new(epoll),
+            lends: false,
             waker,
             listeners: Listeners::new(),
             sources: Sources::default(),
@@ -96,8 +101,7 @@ impl Epoll {
             again: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             received: 0,
-            now: clock::monotonic(),
-            unix_time: clock::unix_time(),
+            clocks: Clocks::read(),
         })
     }
 
@@ -142,7 +146,11 @@ impl Epoll {
         if !flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             return None;
         }
-        self.sources.find(token)?.readable = true;
+        let source = self.sources.find(token)?;
+        source.readable = true;
+        if self.lends && !source.paused && !source.ended {
+            return Some(Completion::Ready(token));
+        }
         self.receive(token, flags.contains(EventFlags::ERR))
     }
 
@@ -150,7 +158,7 @@ impl Epoll {
     #[inline]
     fn receive(&mut self, token: Token, broken: bool) -> Option<Completion> {
         let source = self.sources.find(token)?;
-        let fd = source.fd.as_ref()?;
+        let fd = &source.fd;
         if source.paused || source.ended {
             // Reading waits or is over, so a reset is not heard by it; its error is asked for instead.
             let errno = if broken { tidegate_sys::socket::take_error(fd) } else { None }?;
@@ -219,6 +227,11 @@ impl Epoll {
 }
 
 impl Reactor for Epoll {
+    #[inline]
+    fn forwards(&self) -> bool {
+        true
+    }
+
     fn listen(&mut self, socket: OwnedFd, shared: bool) -> Result<ListenerId, Errno> {
         self.listeners.add(&self.epoll, socket, shared, word::of_listener)
     }
@@ -245,12 +258,12 @@ impl Reactor for Epoll {
 
     fn open(&mut self, token: Token, socket: OwnedFd) -> Result<(), Errno> {
         self.registrations.add(&self.epoll, token, &socket)?;
-        self.sources.insert(token, socket);
+        self.sources.insert(token.slot, Source::new(socket, token.generation));
         Ok(())
     }
 
     fn close(&mut self, token: Token, end: End) {
-        let Some(socket) = self.sources.remove(token) else { return };
+        let Some(Source { fd: socket, .. }) = self.sources.remove(token) else { return };
         if end == End::Reset {
             // It fails only for what is no TCP socket, and there a close is all there is.
             let _ = tidegate_sys::socket::reset_on_close(&socket);
@@ -258,7 +271,7 @@ impl Reactor for Epoll {
     }
 
     fn shutdown_send(&mut self, token: Token) {
-        if let Some(Source { fd: Some(fd), .. }) = self.sources.find(token) {
+        if let Some(Source { fd, .. }) = self.sources.find(token) {
             // ENOTCONN means that the peer has gone, which the next receive reports.
             let _ = rustix::net::shutdown(fd, Shutdown::Write);
         }
@@ -283,18 +296,18 @@ impl Reactor for Epoll {
 
     #[inline]
     fn send(&mut self, token: Token, bytes: &[u8], more: More) -> Result<usize, Errno> {
-        let source = self.fd(token)?;
-        let fd = source.fd.as_ref().ok_or(Errno::BADF)?;
-        let mut flags = SendFlags::NOSIGNAL;
-        if more == More::Follows {
-            flags |= SendFlags::MORE;
-        }
-        taken(|| rustix::net::send(fd, bytes, flags))
+        send_now(&self.fd(token)?.fd, bytes, more)
+    }
+
+    #[inline]
+    fn send_received(&mut self, token: Token, range: Range<usize>, more: More) -> Result<usize, Errno> {
+        let source = self.sources.find(token).ok_or(Errno::BADF)?;
+        send_now(&source.fd, &self.scratch[..self.received][range], more)
     }
 
     fn send_vectored(&mut self, token: Token, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
         let source = self.fd(token)?;
-        let fd = source.fd.as_ref().ok_or(Errno::BADF)?;
+        let fd = &source.fd;
         // SIGPIPE is ignored in every process of ours, so writev(2) needs no flag for it.
         taken(|| rustix::io::writev(fd, parts))
     }
@@ -307,7 +320,7 @@ impl Reactor for Epoll {
         len: u64,
     ) -> Result<Option<usize>, Errno> {
         let source = self.fd(token)?;
-        let fd = source.fd.as_ref().ok_or(Errno::BADF)?;
+        let fd = &source.fd;
         let count = usize::try_from(len).unwrap_or(usize::MAX);
         loop {
             let mut position = offset;
@@ -321,6 +334,11 @@ impl Reactor for Epoll {
         }
     }
 
+    fn unsent(&self, _token: Token) -> bool {
+        // What was taken is the kernel's.
+        false
+    }
+
     fn await_writable(&mut self, token: Token) {
         let Some(source) = self.sources.find(token) else { return };
         source.awaits_writable = true;
@@ -330,24 +348,12 @@ impl Reactor for Epoll {
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno> {
         self.registrations.sync_all(self.epoll.as_fd(), &mut self.sources);
         std::mem::swap(&mut self.again_now, &mut self.again);
-        let timeout = if self.again_now.is_empty() && !self.registrations.has_refused() {
-            deadline.map(|at| {
-                let mut wait = at.saturating_duration_since(self.now);
-                // What is due soon is due from the present time: handling the turn took some of it. For what is far
-                // away that does not matter, and the clock need not be read.
-                if !wait.is_zero() && wait < SOON {
-                    wait = at.saturating_duration_since(clock::monotonic());
-                }
-                clock::timespec(wait.min(LONGEST_WAIT))
-            })
-        } else {
-            Some(clock::timespec(Duration::ZERO))
-        };
+        let at_once = !self.again_now.is_empty() || self.registrations.has_refused();
+        let timeout = self.clocks.begin_wait(deadline, at_once);
         self.next_event = 0;
         self.accepted = 0;
         let waited = self.events.wait(&self.epoll, timeout.as_ref());
-        self.now = clock::monotonic();
-        self.unix_time = clock::unix_time();
+        self.clocks.end_wait();
         match waited {
             Ok(()) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
@@ -390,16 +396,41 @@ impl Reactor for Epoll {
     }
 
     fn now(&self) -> Instant {
-        self.now
+        self.clocks.now()
     }
 
     fn unix_time(&self) -> u64 {
-        self.unix_time
+        self.clocks.unix_time()
+    }
+
+    fn busy(&self) -> Duration {
+        self.clocks.busy()
+    }
+
+    fn lend(&mut self, token: Token) -> Option<Loan> {
+        self.lend_source(token)
+    }
+
+    fn give_back(&mut self, loan: Loan) {
+        self.take_back(loan);
+    }
+
+    fn receive_now(&mut self, token: Token) -> Option<Completion> {
+        self.receive(token, false)
     }
 
     fn waker(&self) -> Waker {
         self.waker.clone()
     }
+}
+
+#[inline]
+fn send_now(fd: &OwnedFd, bytes: &[u8], more: More) -> Result<usize, Errno> {
+    let mut flags = SendFlags::NOSIGNAL;
+    if more == More::Follows {
+        flags |= SendFlags::MORE;
+    }
+    taken(|| rustix::net::send(fd, bytes, flags))
 }
 
 /// What a send took: nothing when the kernel's buffer is full.
@@ -427,7 +458,7 @@ mod tests {
         let token = Token { slot: 0, generation: 1 };
         reactor.open(token, socket.into()).unwrap();
         let source = reactor.sources.find(token).unwrap();
-        epoll::delete(&reactor.epoll, source.fd.as_ref().unwrap()).unwrap();
+        epoll::delete(&reactor.epoll, &source.fd).unwrap();
         reactor.pause(token);
         reactor.wait(None).unwrap();
         let told = reactor.next();

@@ -7,22 +7,28 @@
 //! The reactor never calls its user, and it alone reads a clock. Read [`Reactor`] and [`Completion`] first.
 #![forbid(unsafe_code)]
 
+mod accepting;
 mod clock;
 mod completion;
 mod epoll;
-mod source;
+mod slots;
 mod trigger;
+mod uring;
 mod waker;
 
 pub use completion::{AcceptError, Completion, ListenerId, PeerAddress, Token};
-pub use epoll::Epoll;
+pub use epoll::{Epoll, Got, Loan, Patience, Poller};
 pub use trigger::Trigger;
+pub use uring::Uring;
 pub use waker::Waker;
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 pub use rustix::io::Errno;
+pub use tidegate_sys::uring::Unavailable as UringUnavailable;
 pub use tidegate_timer::Instant;
 
 /// How the server's side of a connection ends.
@@ -48,6 +54,12 @@ pub enum More {
 /// One turn: [`wait`](Self::wait) once, then [`next`](Self::next) until it answers `None`. Bytes of a
 /// [`Completion::Received`] are read with [`received`](Self::received) before the following `next`.
 pub trait Reactor {
+    /// Whether [`send_received`](Self::send_received) saves a copy.
+    #[inline]
+    fn forwards(&self) -> bool {
+        false
+    }
+
     /// Starts accepting from a listening socket. With `shared`, other processes poll the same socket, and one of
     /// them is woken for a connection (`EPOLLEXCLUSIVE`, epoll_ctl(2)).
     ///
@@ -110,6 +122,21 @@ pub trait Reactor {
     /// The kernel's; the connection is broken.
     fn send(&mut self, token: Token, bytes: &[u8], more: More) -> Result<usize, Errno>;
 
+    /// As [`send`](Self::send), for a part of what was [`received`](Self::received) last, which need not be copied.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the connection is broken.
+    ///
+    /// # Panics
+    ///
+    /// When the range is not in what was received.
+    ///
+    /// Only for a reactor that [`forwards`](Self::forwards); others take nothing.
+    fn send_received(&mut self, _token: Token, _range: Range<usize>, _more: More) -> Result<usize, Errno> {
+        Ok(0)
+    }
+
     /// As [`send`](Self::send), from several buffers.
     ///
     /// # Errors
@@ -131,8 +158,12 @@ pub trait Reactor {
         len: u64,
     ) -> Result<Option<usize>, Errno>;
 
-    /// Asks for one [`Completion::Writable`] when the kernel takes bytes again. To be asked after a send that the kernel
-    /// refused in whole or in part, and only then: what was never refused may never be reported.
+    /// Whether bytes that were taken by a send have not left yet, so that ending the connection might cost some of them.
+    /// [`Completion::Writable`], when it is awaited, comes after the last of them.
+    fn unsent(&self, token: Token) -> bool;
+
+    /// Asks for one [`Completion::Writable`] when the kernel takes bytes again. To be asked after a send that took
+    /// less than all, or while something is [`unsent`](Self::unsent), and only then: else it may never be reported.
     fn await_writable(&mut self, token: Token);
 
     /// Waits until something completes or `deadline` has passed. A signal ends the wait early.
@@ -153,6 +184,25 @@ pub trait Reactor {
 
     /// The wall clock in whole seconds since 1970 as of the last [`wait`](Self::wait).
     fn unix_time(&self) -> u64;
+
+    /// How long the last turn took: from the end of the last wait but one to the beginning of the last.
+    fn busy(&self) -> Duration;
+
+    /// Gives a connection to another thread, when this reactor lends its connections: see [`Epoll::lending`]. Until it is
+    /// given back its token finds nothing here.
+    fn lend(&mut self, _token: Token) -> Option<Loan> {
+        None
+    }
+
+    /// Takes a connection back.
+    fn give_back(&mut self, loan: Loan) {
+        drop(loan);
+    }
+
+    /// Receives from a connection that was reported [`Completion::Ready`] and is not lent.
+    fn receive_now(&mut self, _token: Token) -> Option<Completion> {
+        None
+    }
 
     /// What another thread wakes this reactor with.
     fn waker(&self) -> Waker;

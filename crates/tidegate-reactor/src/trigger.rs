@@ -26,7 +26,7 @@
 
 use rustix::event::epoll::EventFlags;
 
-use crate::source::Source;
+use crate::epoll::Source;
 
 /// How connections are registered with epoll(7). Listeners are always level-triggered.
 ///

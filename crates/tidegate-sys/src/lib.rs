@@ -11,3 +11,4 @@ pub mod shared;
 pub mod signal;
 pub mod socket;
 pub mod thread;
+pub mod uring;

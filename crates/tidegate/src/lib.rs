@@ -21,6 +21,7 @@
 mod assemble;
 pub mod config;
 mod error;
+mod layout;
 mod listen_options;
 #[cfg(feature = "full")]
 mod prometheus;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use tidegate_engine::{ListenerWord, ProcessWord, Reason};
 
+use crate::layout::Seat;
 use crate::status::{ListenerMeta, ProcessCounters, StatusSource, role_name};
 
 impl StatusSource {
@@ -26,6 +27,8 @@ impl StatusSource {
     pub(crate) fn prometheus(&self) -> String {
         let mut text = String::with_capacity(16 << 10);
         self.write_process_metrics(&mut text);
+        self.write_loop_metrics(&mut text);
+        self.write_loop_connections(&mut text);
         self.write_turns(&mut text);
         self.write_listener_metrics(&mut text);
         self.write_closes(&mut text);
@@ -53,14 +56,40 @@ impl StatusSource {
         }
     }
 
+    /// What each loop and each acceptor counts for itself.
+    fn write_loop_metrics(&self, text: &mut String) {
+        for (word, name, kind, help) in LOOP_METRICS {
+            head(text, name, kind, help);
+            for process in self.started() {
+                for (seat, place) in process.seats() {
+                    line(text, name, &loop_labels(&process, seat), place.get(*word));
+                }
+            }
+        }
+    }
+
+    /// How connections are spread. An acceptor has none.
+    fn write_loop_connections(&self, text: &mut String) {
+        for (word, name, kind, help) in LOOP_CONNECTIONS {
+            head(text, name, kind, help);
+            for process in self.started() {
+                for (seat, place) in process.seats().filter(|(seat, _)| *seat != Seat::Acceptor) {
+                    let listeners = 0..self.listeners.len();
+                    let sum = listeners.map(|index| place.listener(index).get(*word)).sum();
+                    line(text, name, &loop_labels(&process, seat), sum);
+                }
+            }
+        }
+    }
+
     /// A histogram for each loop; buckets of this format hold those of all smaller limits too.
     fn write_turns(&self, text: &mut String) {
         const NAME: &str = "tidegate_loop_turn_seconds";
         head(text, NAME, "histogram", "How long turns of an event loop took, without the wait between them.");
         for process in self.started() {
-            for (index, place) in process.loops().iter().enumerate() {
+            for (seat, place) in process.seats() {
                 let turns = place.turns();
-                let labels = format!("{},loop=\"{index}\"", process_label(&process));
+                let labels = loop_labels(&process, seat);
                 let mut total = 0;
                 for (limit, count) in turns.buckets() {
                     total += count;
@@ -156,6 +185,10 @@ const PROCESS_METRICS: &[Row<ProcessWord>] = &[
         "counter",
         "Times the process was started again.",
     ),
+    (ProcessWord::LogDropped, "tidegate_log_dropped_total", "counter", "Log records dropped by the process."),
+];
+
+const LOOP_METRICS: &[Row<ProcessWord>] = &[
     (ProcessWord::LoopTurns, "tidegate_loop_turns_total", "counter", "Turns of the event loop."),
     (
         ProcessWord::Stalls,
@@ -175,8 +208,29 @@ const PROCESS_METRICS: &[Row<ProcessWord>] = &[
         "counter",
         "Accepts that failed for want of descriptors or memory.",
     ),
+    (ProcessWord::BufferBytes, "tidegate_buffer_bytes", "gauge", "What connections hold in memory."),
+    (
+        ProcessWord::AcceptsHeld,
+        "tidegate_accepts_held_total",
+        "counter",
+        "Times that accepting stopped for want of memory for buffers.",
+    ),
     (ProcessWord::Panics, "tidegate_panics_total", "counter", "Panics caught in callbacks."),
-    (ProcessWord::LogDropped, "tidegate_log_dropped_total", "counter", "Log records dropped by the process."),
+];
+
+const LOOP_CONNECTIONS: &[Row<ListenerWord>] = &[
+    (
+        ListenerWord::Accepted,
+        "tidegate_loop_connections_accepted_total",
+        "counter",
+        "Connections that the event loop got, of all listeners.",
+    ),
+    (
+        ListenerWord::Open,
+        "tidegate_loop_connections_open",
+        "gauge",
+        "Connections that the event loop has now, of all listeners.",
+    ),
 ];
 
 const LISTENER_METRICS: &[Row<ListenerWord>] = &[
@@ -229,6 +283,10 @@ fn process_label(process: &ProcessCounters) -> String {
     }
 }
 
+fn loop_labels(process: &ProcessCounters, seat: Seat) -> String {
+    format!("{},loop=\"{}\"", process_label(process), seat.label())
+}
+
 fn listener_labels(process: &ProcessCounters, meta: &ListenerMeta) -> String {
     format!("{},listener=\"{}\",service=\"{}\"", process_label(process), meta.name, meta.service)
 }
@@ -241,13 +299,16 @@ mod tests {
     use tidegate_engine::Metrics;
 
     use super::*;
-    use crate::status::place;
+    use crate::layout::Layout;
 
-    /// A worker of two loops, and what `/metrics` says of it.
+    /// Places: two for the loops of the worker, one for its acceptor.
+    const LAYOUT: Layout = Layout { loops: 2, has_acceptor: true };
+
+    /// A worker of two loops and an acceptor, and what `/metrics` says of it.
     fn exposition(record: impl FnOnce(&Metrics)) -> String {
-        let metrics = Metrics::on_heap_for(place::of_loop(1, 2, 0), 1);
-        for loop_index in 0..2 {
-            let place = metrics.process(place::of_loop(0, 2, loop_index));
+        let metrics = Metrics::on_heap_for(LAYOUT.places(1), 1);
+        for index in LAYOUT.of_worker(0) {
+            let place = metrics.process(index);
             place.set(ProcessWord::Pid, 1);
             place.set(ProcessWord::Role, 2);
         }
@@ -258,13 +319,13 @@ mod tests {
             service: "web".to_owned(),
             counters: &[],
         };
-        StatusSource { metrics, listeners: Arc::new([meta]), loops: 2 }.prometheus()
+        StatusSource { metrics, listeners: Arc::new([meta]), layout: LAYOUT }.prometheus()
     }
 
     #[test]
     fn turns_are_a_cumulative_histogram_for_each_loop() {
         let text = exposition(|metrics| {
-            let second = metrics.process(place::of_loop(0, 2, 1));
+            let second = metrics.process(LAYOUT.of_worker(0).start + 1);
             for micros in [5, 10, 11, 50_000, 20_000_000] {
                 second.record_turn(Duration::from_micros(micros));
             }
@@ -295,6 +356,24 @@ mod tests {
         );
         assert!(text.contains("# TYPE tidegate_loop_turn_seconds histogram\n"));
         assert!(text.contains("tidegate_loop_turn_seconds_count{process=\"worker-0\",loop=\"0\"} 0\n"));
+    }
+
+    #[test]
+    fn an_acceptor_is_a_loop_without_connections() {
+        let text = exposition(|metrics| {
+            let acceptor = metrics.process(LAYOUT.of_worker(0).end - 1);
+            acceptor.set(ProcessWord::LoopTurns, 7);
+            acceptor.set(ProcessWord::AcceptExhausted, 3);
+        });
+        let series = |name: &str| -> Vec<String> {
+            let prefix = format!("{name}{{process=\"worker-0\",");
+            text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
+        };
+        let turns = series("tidegate_loop_turns_total");
+        assert_eq!(turns, ["loop=\"0\"} 0", "loop=\"1\"} 0", "loop=\"acceptor\"} 7"]);
+        assert_eq!(series("tidegate_accept_exhausted_total")[2], "loop=\"acceptor\"} 3");
+        assert_eq!(series("tidegate_loop_connections_open"), ["loop=\"0\"} 0", "loop=\"1\"} 0"]);
+        assert_eq!(series("tidegate_loop_connections_accepted_total").len(), 2);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tidegate_engine::{BoxError, BoxedService, CounterDef, Service};
 use tidegate_log::LogServer;
 use tidegate_process::{Child, Signals};
 
-use crate::config::{Accept, Address, Config, Count};
+use crate::config::{Accept, Acceptor, Address, Config, Count};
+use crate::layout::Layout;
 use crate::run;
 use crate::run::loops::WorkerLoops;
 use crate::sockets::{BindOptions, Bound, Share};
@@ -237,7 +238,21 @@ impl ServerBuilder {
         usize::try_from(self.config.engine.loops).unwrap_or(usize::MAX).max(1)
     }
 
-    /// Binds all listeners for the loops of so many workers; an address that is taken is tried again for as long as `patience`.
+    /// Whether a main reactor accepts for the loops of each worker.
+    pub(crate) fn has_acceptor(&self) -> bool {
+        self.config.engine.acceptor == Acceptor::Main
+    }
+
+    /// How many sockets of a listener each worker needs, unless all poll the same one.
+    pub(crate) fn slots_per_worker(&self) -> usize {
+        if self.has_acceptor() { 1 } else { self.loop_count() }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { loops: self.loop_count(), has_acceptor: self.has_acceptor() }
+    }
+
+    /// Binds all listeners for whoever accepts in so many workers; an address that is taken is tried again for as long as `patience`.
     pub(crate) fn bind(&self, workers: u32, patience: Duration) -> Result<Vec<Bound>, Error> {
         let mut bound = Vec::with_capacity(self.listeners.len());
         for listener in &self.listeners {
@@ -245,7 +260,7 @@ impl ServerBuilder {
                 _ if listener.answers_for_all => Share::All,
                 Accept::Shared => Share::One,
                 Accept::Reuseport | Accept::Handoff => {
-                    Share::Each(usize::try_from(workers.max(1)).unwrap_or(1) * self.loop_count())
+                    Share::Each(usize::try_from(workers.max(1)).unwrap_or(1) * self.slots_per_worker())
                 }
             };
             let options = BindOptions { tcp: listener.options.tcp, sharing, patience };

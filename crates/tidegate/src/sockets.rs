@@ -1,6 +1,6 @@
 //! `Sockets`: the listening sockets of a server, bound once and owned by the master.
 //!
-//! With `reuseport` there is one socket for each loop of each worker; otherwise, and always for Unix sockets and the admin pages, one
+//! With `reuseport` there is one socket for each loop of each worker, or for its acceptor; otherwise, and always for Unix sockets and the admin pages, one
 //! that all of them poll. Either way a socket outlives the workers that accept from it, so that what waits in its queue is
 //! not lost with one of them.
 
@@ -33,7 +33,7 @@ pub(crate) struct Bound {
 pub(crate) struct BindOptions {
     /// What a Unix socket has of it is the backlog.
     pub(crate) tcp: TcpOptions,
-    /// One socket for each of so many loops, or a shared one.
+    /// One socket for each of so many slots, or a shared one.
     pub(crate) sharing: Share,
     /// How long an address that is taken is tried again.
     pub(crate) patience: Duration,
@@ -42,7 +42,7 @@ pub(crate) struct BindOptions {
 /// Who polls a listener's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// So many loops, each its own.
+    /// So many loops or acceptors, each its own.
     Each(usize),
     /// Everybody the same one, and a connection wakes one of them.
     One,
@@ -93,7 +93,7 @@ impl Bound {
         }
     }
 
-    /// The socket that the loop in place `slot` accepts from, over all workers.
+    /// The socket that whoever is in slot `slot` accepts from, over all workers.
     pub(crate) fn for_slot(&self, slot: usize) -> &Arc<OwnedFd> {
         &self.sockets[slot % self.sockets.len()]
     }
@@ -110,7 +110,7 @@ impl Bound {
 
 fn bind_tcp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result<Bound> {
     let count = match options.sharing {
-        Share::Each(loops) => loops.max(1),
+        Share::Each(slots) => slots.max(1),
         Share::One | Share::All => 1,
     };
     let sockets: Vec<_> = listen_tcp_group(address, &options.tcp, count)?.into_iter().map(Arc::new).collect();

@@ -8,6 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tidegate_engine::{CounterDef, ListenerMetrics, ListenerWord, Metrics, ProcessMetrics, ProcessWord};
 
+use crate::layout::Layout;
+#[cfg(feature = "full")]
+use crate::layout::Seat;
+
 /// A snapshot of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -66,7 +70,7 @@ pub struct ProcessStatus {
     pub bytes_out: u64,
     /// Messages handled.
     pub requests: u64,
-    /// The threads that run its loops, and those of their pools.
+    /// The threads that run its loops, its acceptor, and those of their pools.
     #[serde(default)]
     pub threads: Vec<ThreadStatus>,
 }
@@ -74,7 +78,7 @@ pub struct ProcessStatus {
 /// A thread, as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadStatus {
-    /// `loop-0`, `pool-3`.
+    /// `loop-0`, `acceptor`, `pool-3`.
     pub name: String,
     /// Its number in `/proc/PID/task`.
     pub tid: u64,
@@ -101,43 +105,40 @@ pub(crate) struct ListenerMeta {
 pub(crate) struct StatusSource {
     pub(crate) metrics: Metrics,
     pub(crate) listeners: Arc<[ListenerMeta]>,
-    /// Loops, and so places among the counters, of each worker.
-    pub(crate) loops: usize,
+    pub(crate) layout: Layout,
 }
 
-/// The counters of a process, over all of its loops.
+/// The counters of a process, over all of its places.
 #[derive(Clone, Debug)]
-pub(crate) struct ProcessCounters(Vec<ProcessMetrics>);
+pub(crate) struct ProcessCounters {
+    /// At least one. Those of a worker are in the order of its seats.
+    places: Vec<ProcessMetrics>,
+    #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show single loops"))]
+    layout: Layout,
+}
 
 impl ProcessCounters {
-    /// A word of the process: what belongs to a loop is summed, what belongs to the process stands in the first place.
+    /// A word of the process. What belongs to a thread is in the place of its [`seat`](Self::seats).
     pub(crate) fn get(&self, word: ProcessWord) -> u64 {
-        let of_a_loop = matches!(
-            word,
-            ProcessWord::LoopTurns
-                | ProcessWord::StaleHandles
-                | ProcessWord::AcceptExhausted
-                | ProcessWord::Panics
-                | ProcessWord::Stalls
-        );
-        if of_a_loop { self.0.iter().map(|place| place.get(word)).sum() } else { self.0[0].get(word) }
+        self.places[0].get(word)
     }
 
-    /// The counters of each loop. The master has none.
+    /// The counters of each loop, and of the acceptor. The log server has one loop, and the master none.
     #[cfg(feature = "full")]
-    pub(crate) fn loops(&self) -> &[ProcessMetrics] {
-        if self.get(ProcessWord::Role) == MASTER { &[] } else { &self.0 }
+    pub(crate) fn seats(&self) -> impl Iterator<Item = (Seat, &ProcessMetrics)> {
+        let places = if self.get(ProcessWord::Role) == MASTER { &[] } else { &self.places[..] };
+        self.layout.seats().zip(places)
     }
 
-    /// A count of a listener, over all loops.
+    /// A count of a listener, over all places: what the acceptor counts is what no loop does.
     pub(crate) fn sum(&self, listener: usize, count: impl Fn(&ListenerMetrics) -> u64) -> u64 {
-        self.0.iter().map(|place| count(&place.listener(listener))).sum()
+        self.places.iter().map(|place| count(&place.listener(listener))).sum()
     }
 
-    /// The threads of its loops and pools that the kernel knows.
+    /// The threads of its loops, its acceptor and its pools that the kernel knows.
     fn threads(&self) -> Vec<ThreadStatus> {
         let pid = self.get(ProcessWord::Pid);
-        let loops = self.0.iter().filter_map(|place| {
+        let loops = self.places.iter().filter_map(|place| {
             let (tid, stack) = (place.get(ProcessWord::Tid), place.get(ProcessWord::ThreadStack));
             if tid == 0 { None } else { thread_status(pid, tid, stack) }
         });
@@ -177,18 +178,6 @@ impl ProcessState {
     }
 }
 
-/// The places of the processes among the counters.
-pub(crate) mod place {
-    pub(crate) const MASTER: usize = 0;
-    pub(crate) const LOG_SERVER: usize = 1;
-    pub(crate) const FIRST_WORKER: usize = 2;
-
-    /// The place of a loop of a worker.
-    pub(crate) const fn of_loop(worker: usize, loops: usize, index: usize) -> usize {
-        FIRST_WORKER + worker * loops + index
-    }
-}
-
 #[cfg(feature = "full")]
 const MASTER: u64 = 0;
 const WORKER: u64 = 2;
@@ -208,9 +197,11 @@ impl StatusSource {
 
     pub(crate) fn started(&self) -> impl Iterator<Item = ProcessCounters> {
         let places: Vec<_> = (0..self.metrics.processes()).map(|index| self.metrics.process(index)).collect();
-        let (single, workers) = places.split_at(place::FIRST_WORKER.min(places.len()));
-        let groups = single.chunks(1).chain(workers.chunks(self.loops));
-        let groups: Vec<_> = groups.map(|group| ProcessCounters(group.to_vec())).collect();
+        let (single, workers) = places.split_at(Layout::FIRST_WORKER.min(places.len()));
+        let groups = single.chunks(1).chain(workers.chunks(self.layout.worker_places()));
+        let counters =
+            |group: &[ProcessMetrics]| ProcessCounters { places: group.to_vec(), layout: self.layout };
+        let groups: Vec<_> = groups.map(counters).collect();
         groups.into_iter().filter(|process| process.get(ProcessWord::Pid) != 0)
     }
 

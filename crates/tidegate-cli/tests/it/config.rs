@@ -8,10 +8,10 @@ use crate::support::{folder_with, stderr, stdout, tidegate_in};
 const WRONG: &str = "\
 [process]
 wrokers = 2
-
+daemon = true
 [engine]
 dispatch = \"inlien\"
-acceptor = \"main\"
+
 
 [web]
 root = 5
@@ -28,10 +28,10 @@ fn check_lists_everything_that_is_wrong() {
         "tidegate.toml:2:1: ",
         "did you mean \"workers\"?",
         "2 | wrokers = 2",
+        "tidegate.toml:3:",
+        "not yet",
         "tidegate.toml:5:",
         "did you mean \"inline\"?",
-        "tidegate.toml:6:",
-        "not yet",
         "tidegate.toml:9:",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");

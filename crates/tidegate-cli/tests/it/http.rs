@@ -28,7 +28,10 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, BOUND).unwrap();
+        Self::over(TcpStream::connect_timeout(&address, BOUND).unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(BOUND)).unwrap();
         stream.set_write_timeout(Some(BOUND)).unwrap();
         Self { stream: BufReader::new(stream) }

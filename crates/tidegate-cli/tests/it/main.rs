@@ -6,6 +6,7 @@
     reason = "a test fails by a panic, and shows what its server said"
 )]
 
+mod acceptor;
 mod config;
 mod control;
 mod death;

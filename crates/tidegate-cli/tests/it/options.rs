@@ -27,8 +27,16 @@ fn accepted(worker: &ProcessStatus, client: SocketAddr) -> Option<OwnedFd> {
 
 #[test]
 fn connections_have_the_options_that_the_configuration_gives_their_listener() {
+    check_options("each");
+    check_options("main");
+}
+
+#[track_caller]
+fn check_options(acceptor: &str) {
     let dir = tempdir().unwrap();
     let server = Setup::new(&dir)
+        .set("engine.loops=2")
+        .set(format!("engine.acceptor={acceptor}"))
         .set("listen.web.nodelay=false")
         .set("listen.web.keepalive=2m")
         .set("listen.web.linger=0s")

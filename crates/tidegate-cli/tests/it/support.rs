@@ -72,8 +72,9 @@ impl Setup {
         let line = server.wait_line("tidegate: ready, ");
         let listeners = line.strip_prefix("tidegate: ready, ").unwrap().split(' ');
         let listeners = listeners.map(|listener| listener.split_once('=').unwrap());
+        let of_tcp = listeners.filter(|(_, address)| !address.starts_with("unix:"));
         server.listeners =
-            listeners.map(|(name, address)| (name.to_owned(), address.parse().unwrap())).collect();
+            of_tcp.map(|(name, address)| (name.to_owned(), address.parse().unwrap())).collect();
         server
     }
 
@@ -106,6 +107,7 @@ pub(crate) struct Server {
     lines: Receiver<String>,
     /// What it has said so far on standard error.
     seen: Vec<String>,
+    /// Those on TCP.
     listeners: Vec<(String, SocketAddr)>,
 }
 

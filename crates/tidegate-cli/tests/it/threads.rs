@@ -5,6 +5,7 @@ use std::fs;
 use rustix::process::{Signal, getpriority_process, setpriority_process};
 use tempfile::tempdir;
 use tidegate::ProcessStatus;
+use tidegate::config::CpuSet;
 
 use crate::http::get;
 use crate::processes::Exit;
@@ -77,6 +78,29 @@ fn the_threads_of_a_pool_are_as_its_loops() {
         assert_eq!(told, names.map(|name| (name, &last, 7)));
     }
     assert_eq!(server.end(Signal::QUIT), Exit::Code(0));
+}
+
+#[test]
+fn an_acceptor_runs_wherever_one_of_its_loops_may() {
+    let (dir, cpus) = (tempdir().unwrap(), processors());
+    let (first, last) = (cpus[0], cpus[cpus.len() - 1]);
+    let setup = Setup::new(&dir).set(format!("engine.cpu_affinity=[\"{first}\", \"{last}\"]"));
+    let setup = setup.set("engine.acceptor=main").set("engine.loops=2").set("engine.thread_stack=3MiB");
+    let server = setup.set("engine.nice=7").start();
+    let status = server.status();
+    for index in [0, 1] {
+        let worker = worker(&status, index);
+        let names: Vec<_> = worker.threads.iter().map(|thread| thread.name.as_str()).collect();
+        assert_eq!(names, ["loop-0", "loop-1", "acceptor"]);
+        let acceptor = &worker.threads[2];
+        let may: CpuSet = acceptor.cpus.parse().unwrap();
+        assert_eq!(Some(may), CpuSet::new([first, last]));
+        assert_eq!((acceptor.nice, acceptor.stack >= 3 << 20), (7, true), "{acceptor:?}");
+        let told = (acceptor.name.clone(), acceptor.cpus.clone(), acceptor.nice);
+        assert!(tasks(worker).contains(&told), "{:?}", tasks(worker));
+    }
+    let table = server.tidegate(&["status"]);
+    assert_eq!(stdout(&table).lines().filter(|line| line.contains("  acceptor  ")).count(), 2);
 }
 
 #[test]

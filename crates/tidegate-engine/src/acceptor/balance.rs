@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_that_is_short_of_memory_is_passed_over_until_it_is_not() {
+        let mut balancer = balancer(Balance::RoundRobin, &[9, 9]);
+        balancer.lanes[0].intake().hold(true);
+        assert_eq!([0; 2].map(|_| place(&mut balancer, "unix")), [Some(1), Some(1)]);
+        balancer.lanes[1].intake().hold(true);
+        assert!(!balancer.has_room());
+        balancer.lanes[0].intake().hold(false);
+        assert_eq!(place(&mut balancer, "unix"), Some(0));
+    }
+
+    #[test]
     fn an_address_keeps_its_loop_whatever_its_port_and_falls_to_the_next_when_it_is_full() {
         let mut balancer = balancer(Balance::Hash, &[4, 4, 4]);
         let own = place(&mut balancer, "10.0.0.1:1").unwrap();

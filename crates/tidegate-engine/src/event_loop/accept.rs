@@ -98,8 +98,8 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
-    fn resume_all(&mut self) {
-        if self.conns.is_full() || self.stage != Stage::Serving {
+    pub(super) fn resume_all(&mut self) {
+        if self.conns.is_full() || self.memory.refuses() || self.stage != Stage::Serving {
             return self.accepting.stay_paused();
         }
         self.accepting.resume(&mut self.reactor, self.turn.now);
@@ -111,7 +111,7 @@ impl<R: Reactor> Loop<R> {
         metrics.set(ListenerWord::Open, open.saturating_add_signed(change));
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         Moment { now: self.turn.now, connections: self.conns.len() }
     }
 }

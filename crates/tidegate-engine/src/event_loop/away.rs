@@ -11,18 +11,23 @@ use std::sync::Arc;
 use tidegate_reactor::{Reactor, Token};
 
 use super::Loop;
-use super::input::keep_spare;
+use super::relief::Buffers;
 use crate::conn::{Absence, Conn, Ending, Missed};
+use crate::errand::Errand;
 use crate::host::{Event, Next};
-use crate::io::{Moment, Site};
 use crate::job::{Home, Job, Jobs};
 use crate::metrics::ListenerWord;
 use crate::pool::{HandlerPool, PoolHandle, Refused};
-use crate::record::Record;
-use crate::{Flow, Reason};
 
 /// Emptied jobs that are kept for the next messages.
 const SPARE_JOBS: usize = 256;
+
+impl Crew {
+    /// Frees the buffers of the jobs that are kept.
+    pub(super) fn free_idle(&mut self) {
+        self.spares.iter_mut().for_each(|job| job.free_buffers());
+    }
+}
 
 /// What a loop has to do with a pool.
 #[derive(Debug)]
@@ -64,33 +69,27 @@ impl<R: Reactor> Loop<R> {
             Next::Message(len, away) => (len, away),
             Next::Then(then) => {
                 if conn.input.is_empty() {
-                    keep_spare(&mut self.spares, std::mem::take(&mut conn.input));
+                    self.spares.keep(std::mem::take(&mut conn.input));
                 }
                 return self.follow(token, then);
             }
         };
         let Some(crew) = &mut self.crew else { return };
-        let moment =
-            Moment { now: self.turn.now, unix_time: self.turn.unix_time, retiring: self.turn.retiring };
-        let mut job =
-            crew.spares.pop().unwrap_or_else(|| new_job(conn, moment, site, crew, &self.turn.shared));
-        job.who = conn.who;
-        job.moment = moment;
-        job.queued = conn.queued();
+        let moment = self.turn.moment();
+        let mut job = self.memory.take_idle(crew.spares.pop()).unwrap_or_else(|| {
+            let errand = Errand::new(conn, moment, site, &self.turn.shared);
+            Box::new(Job::new(errand, Arc::clone(&crew.home)))
+        });
+        job.errand.renew(conn, moment, site);
         job.handled = false;
-        if !Arc::ptr_eq(&job.site, site) {
-            job.site = Arc::clone(site);
-        }
         if len == conn.input.len() {
-            keep_spare(
-                &mut self.spares,
-                std::mem::replace(&mut job.message, std::mem::take(&mut conn.input)),
-            );
+            self.spares.keep(std::mem::replace(&mut job.message, std::mem::take(&mut conn.input)));
         } else {
             job.message.clear();
             job.message.extend(conn.input.drain(..len));
         }
-        job.away = Some(away);
+        self.memory.lend(&mut job.errand, job.message.capacity());
+        job.errand.away = Some(away);
         conn.away = true;
         crew.out += 1;
         self.submit(job);
@@ -102,7 +101,7 @@ impl<R: Reactor> Loop<R> {
         match crew.pool.submit(job) {
             Ok(()) => {}
             Err(Refused::Full(job)) => {
-                if let Some(conn) = self.conns.get_mut(job.who.id) {
+                if let Some(conn) = self.conns.get_mut(job.errand.who.id) {
                     conn.unqueued = true;
                 }
                 crew.waiting.push_back(job);
@@ -128,7 +127,7 @@ impl<R: Reactor> Loop<R> {
 
     fn try_waiting(&mut self) {
         while let Some(job) = self.crew.as_mut().and_then(|crew| crew.waiting.pop_front()) {
-            let token = job.who.id;
+            let token = job.errand.who.id;
             let Some(crew) = &mut self.crew else { return };
             match crew.pool.submit(job) {
                 Err(Refused::Full(job)) => return crew.waiting.push_front(job),
@@ -144,45 +143,53 @@ impl<R: Reactor> Loop<R> {
 
     /// A session is back: does what its handler asked for, then what waited for it.
     fn on_return(&mut self, mut job: Box<Job>) {
-        let token = job.who.id;
-        let (Some(away), Some(conn)) = (job.away.take(), self.conns.get_mut(token)) else {
-            unreachable!("a connection stays while its session is away");
-        };
-        let site = usize::from(conn.site);
-        conn.session = self.hosts[site].take_back(away);
-        conn.away = false;
-        conn.unqueued = false;
-        std::mem::swap(&mut self.turn.record, &mut job.record);
-        let metrics = &self.sites[site].metrics;
-        metrics.add(ListenerWord::Messages, u64::from(job.handled));
-        for (counter, n) in self.turn.record.counts.drain(..) {
-            metrics.add_service(counter, n);
-        }
-        let absence = conn.absence.take();
-        let absence = absence.map(|mut absence| {
-            // A timer that expired meanwhile and was taken back or set anew has not expired for its service.
-            let wishes = &self.turn.record.timers;
-            absence.events.retain(|missed| match missed {
-                Missed::Event(Event::Timer(timer)) => !wishes.iter().any(|wish| wish.token == *timer),
-                _ => true,
-            });
-            absence
-        });
-        self.turn.carry_out(conn);
-        let flow = job.flow;
+        let token = job.errand.who.id;
+        let (handled, flow) = (job.handled, job.flow);
+        let absence = self.come_home(&mut job.errand, u64::from(handled));
         self.put_aside(job);
         match absence {
-            Some(absence) => self.catch_up(token, flow, *absence),
+            Some(absence) => self.catch_up(token, *absence, |this| this.apply(token, flow)),
             None => self.apply(token, flow),
         }
         self.pump(token);
         self.tell_eof(token);
     }
 
-    fn catch_up(&mut self, token: Token, flow: Flow, absence: Absence) {
+    /// Puts a session back in its place, and does what its callbacks asked for but sending. Answers what happened while
+    /// it was away.
+    pub(super) fn come_home(&mut self, errand: &mut Errand, messages: u64) -> Option<Box<Absence>> {
+        let (Some(away), Some(conn)) = (errand.away.take(), self.conns.get_mut(errand.who.id)) else {
+            unreachable!("a connection stays while its session is away");
+        };
+        let site = usize::from(conn.site);
+        conn.session = self.hosts[site].take_back(away);
+        conn.away = false;
+        self.memory.take_back(errand);
+        conn.unqueued = false;
+        std::mem::swap(&mut self.turn.record, &mut errand.record);
+        let metrics = &self.sites[site].metrics;
+        metrics.add(ListenerWord::Messages, messages);
+        for (counter, n) in self.turn.record.counts.drain(..) {
+            metrics.add_service(counter, n);
+        }
+        let mut absence = conn.absence.take();
+        if let Some(absence) = &mut absence {
+            // A timer that expired meanwhile and was taken back or set anew has not expired for its service.
+            let wishes = &self.turn.record.timers;
+            absence.events.retain(|missed| match missed {
+                Missed::Event(Event::Timer(timer)) => !wishes.iter().any(|wish| wish.token == *timer),
+                _ => true,
+            });
+        }
+        self.turn.carry_out(conn);
+        absence
+    }
+
+    /// Does what the handler answered, then what happened meanwhile; or ends the connection, if that is what happened.
+    pub(super) fn catch_up(&mut self, token: Token, absence: Absence, answer: impl FnOnce(&mut Self)) {
         match absence.ending {
             Some(Ending { reason, end, errno }) => self.close_with(token, reason, end, errno),
-            None => self.apply(token, flow),
+            None => answer(self),
         }
         // Of a connection that has ended, letters are counted as stale and dropped.
         for missed in absence.events {
@@ -197,8 +204,9 @@ impl<R: Reactor> Loop<R> {
         let Some(crew) = &mut self.crew else { return };
         crew.out -= 1;
         if crew.spares.len() < SPARE_JOBS {
-            job.record.clear();
+            job.errand.record.clear();
             job.message.clear();
+            self.memory.keep_idle(&mut *job);
             crew.spares.push(job);
         }
     }
@@ -219,28 +227,6 @@ impl<R: Reactor> Loop<R> {
             }
         }
     }
-}
-
-fn new_job(
-    conn: &Conn,
-    moment: Moment,
-    site: &Arc<Site>,
-    crew: &Crew,
-    shared: &Arc<crate::handle::Shared>,
-) -> Box<Job> {
-    Box::new(Job {
-        who: conn.who,
-        moment,
-        queued: conn.queued(),
-        message: Vec::new(),
-        record: Record::default(),
-        flow: Flow::Abort(Reason::STOPPED),
-        handled: false,
-        away: None,
-        site: Arc::clone(site),
-        shared: Arc::clone(shared),
-        home: Arc::clone(&crew.home),
-    })
 }
 
 impl Conn {

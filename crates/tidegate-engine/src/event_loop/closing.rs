@@ -54,6 +54,7 @@ impl<R: Reactor> Loop<R> {
         if let Some(mut output) = conn.output.take() {
             output.clear(&mut self.turn.pool);
         }
+        self.memory.forget(&conn);
         let site = usize::from(conn.site);
         self.publish_open(site, -1);
         self.sites[site].metrics.add_closed(reason);

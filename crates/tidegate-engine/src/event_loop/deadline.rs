@@ -37,6 +37,10 @@ impl<R: Reactor> Loop<R> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.deadline = None;
         conn.deadline_at = Instant::MAX;
+        if conn.away && self.visits.is_some() {
+            // Its socket is with a thread. What the peer has taken is looked at when it is back.
+            conn.last_out = self.turn.now;
+        }
         let limits = &self.sites[usize::from(conn.site)].limits;
         match conn.due(limits, LINGER) {
             Some((phase, at)) if at <= self.turn.now => self.deadline_passed(token, phase),

@@ -3,7 +3,7 @@
 //! What the kernel takes at once is sent from where the callbacks wrote it. Only what it refuses is copied, to pooled
 //! blocks. A peer that takes as fast as it is given gets a bounded share in a turn, and the rest in the next ones.
 
-use tidegate_reactor::{Reactor, Token};
+use tidegate_reactor::{Errno, More, Reactor, Token};
 
 use super::Loop;
 use crate::conn::State;
@@ -32,6 +32,17 @@ impl<R: Reactor> Loop<R> {
         let weight = conn.queued_weight() + self.turn.record.weight();
         conn.over_water |= weight > self.sites[site].limits.high_water_bytes;
         let mut done = Cursor::default();
+        if !self.turn.record.forward.is_empty() {
+            match self.forward(token) {
+                Ok(true) => {}
+                Ok(false) => return self.queue_batch(token, done, Progress::Refused),
+                Err(errno) => {
+                    self.close_broken(token, errno);
+                    return false;
+                }
+            }
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return false };
         if conn.output.is_some() {
             return self.queue_batch(token, done, Progress::Refused);
         }
@@ -51,13 +62,46 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
+    /// Sends from where it was received what is to be forwarded. False when not all of it was taken, and the rest was put
+    /// in front of what follows it.
+    fn forward(&mut self, token: Token) -> Result<bool, Errno> {
+        let Some(conn) = self.conns.get_mut(token) else { return Ok(true) };
+        let record = &mut self.turn.record;
+        let range = record.forward.clone();
+        let mut taken = 0;
+        if conn.output.is_none() {
+            let more = if record.weight() == range.len() { More::No } else { More::Follows };
+            taken = self.reactor.send_received(token, range.clone(), more)?;
+            conn.bytes_out += taken as u64;
+            self.sites[usize::from(conn.site)].metrics.add(ListenerWord::BytesOut, taken as u64);
+        }
+        if taken == range.len() {
+            record.forward = 0..0;
+            return Ok(true);
+        }
+        record.forward.start += taken;
+        record.copy_forward(self.reactor.received());
+        Ok(false)
+    }
+
     /// Copies what is left of the batch to the connection's output queue.
     fn queue_batch(&mut self, token: Token, done: Cursor, progress: Progress) -> bool {
         let Some(conn) = self.conns.get_mut(token) else { return false };
         let limit = self.sites[usize::from(conn.site)].limits.max_output_bytes;
+        let more = self.turn.record.out.len() - done.at;
+        let room = if conn.queued().bytes + more > limit {
+            Err(Reason::OUTPUT_OVERFLOW)
+        } else {
+            self.make_room(token, more)
+        };
+        if let Err(reason) = room {
+            self.close(token, reason, None);
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return false };
         let fresh = conn.output.is_none();
         let output = conn.output.get_or_insert_with(Box::<Output>::default);
-        if output.len() + self.turn.record.out.len() - done.at > limit || !self.turn.queue(output, done) {
+        if !self.turn.queue(output, done) {
             self.close(token, Reason::OUTPUT_OVERFLOW, None);
             return false;
         }
@@ -72,7 +116,19 @@ impl<R: Reactor> Loop<R> {
         true
     }
 
+    /// The kernel has taken some of what the reactor has for this peer, or nothing, but not all.
+    pub(super) fn on_stalled(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.stalled = true;
+        conn.last_out = self.turn.now;
+        self.reactor.await_writable(token);
+        self.settle(token);
+    }
+
     pub(super) fn on_writable(&mut self, token: Token) {
+        if let Some(conn) = self.conns.get_mut(token) {
+            conn.stalled = false;
+        }
         if self.drain(token).is_some() {
             self.settle(token);
         }
@@ -81,6 +137,10 @@ impl<R: Reactor> Loop<R> {
     /// Sends what is queued, and answers how many bytes were taken. `None` when the connection ended over it.
     pub(super) fn drain(&mut self, token: Token) -> Option<u64> {
         let conn = self.conns.get_mut(token)?;
+        if conn.away && self.visits.is_some() {
+            // Its socket is with a thread; it goes on when it is back.
+            return Some(0);
+        }
         let Some(output) = conn.output.as_mut() else { return Some(0) };
         let mut taken = 0;
         let outcome = output.drain(&mut self.reactor, token, &mut self.turn.pool, &mut taken);

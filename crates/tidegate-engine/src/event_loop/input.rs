@@ -10,11 +10,10 @@ use super::Loop;
 use crate::conn::{Conn, State};
 use crate::host::{Event, Input, Then};
 use crate::metrics::ListenerWord;
+use crate::record::Received;
+use crate::spares::Spares;
 use crate::{Flow, Reason};
 
-/// Emptied buffers that are kept, and how large they may be: 256 KiB in all.
-const SPARES: usize = 16;
-const SPARE_BYTES: usize = 16 << 10;
 /// What a peer may still send after its last message was handled.
 const LINGER_BYTES: u32 = 1 << 20;
 
@@ -37,6 +36,9 @@ impl<R: Reactor> Loop<R> {
         let host = &mut self.hosts[usize::from(conn.site)];
         let queued = conn.queued();
         let mut io = self.turn.io(&conn.who, queued, site);
+        if self.reactor.forwards() {
+            io.received = Received::at(data);
+        }
         let Input { consumed, then } = host.input(conn.session, &mut io, &mut conn.reading, data);
         if consumed < data.len() && !then.ends_input() {
             keep(conn, &mut self.spares, &data[consumed..]);
@@ -57,6 +59,10 @@ impl<R: Reactor> Loop<R> {
         if self.crew.is_some() {
             return self.send_off(token);
         }
+        if self.visits.is_some() {
+            self.lend(token);
+            return self.settle(token);
+        }
         let mut input = std::mem::take(&mut conn.input);
         let site = &self.sites[usize::from(conn.site)];
         let host = &mut self.hosts[usize::from(conn.site)];
@@ -68,7 +74,7 @@ impl<R: Reactor> Loop<R> {
             input.drain(..consumed);
             conn.input = input;
         } else {
-            keep_spare(&mut self.spares, input);
+            self.spares.keep(input);
         }
         self.follow(token, then);
     }
@@ -129,23 +135,15 @@ impl<R: Reactor> Loop<R> {
 
 impl Then {
     /// Whether what is left of the input will not be handled.
-    fn ends_input(self) -> bool {
+    pub(crate) fn ends_input(self) -> bool {
         matches!(self, Self::Flow(Flow::CloseAfterFlush(_) | Flow::Abort(_)))
     }
 }
 
-/// Keeps an emptied buffer for the next message that comes in pieces.
-pub(super) fn keep_spare(spares: &mut Vec<Vec<u8>>, mut input: Vec<u8>) {
-    if spares.len() < SPARES && (1..=SPARE_BYTES).contains(&input.capacity()) {
-        input.clear();
-        spares.push(input);
-    }
-}
-
 /// Copies what is left of the input.
-fn keep(conn: &mut Conn, spares: &mut Vec<Vec<u8>>, rest: &[u8]) {
+fn keep(conn: &mut Conn, spares: &mut Spares, rest: &[u8]) {
     if conn.input.capacity() == 0 {
-        conn.input = spares.pop().unwrap_or_default();
+        conn.input = spares.take();
     }
     conn.input.extend_from_slice(rest);
 }

@@ -42,13 +42,13 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn on_letter(&mut self, token: Token, letter: Letter) {
         let Some(conn) = self.conns.get_mut(token) else {
             self.metrics.add(ProcessWord::StaleHandles, 1);
-            self.turn.shared.letters_read(1);
+            self.turn.shared.letter_read(&letter);
             return host::discard(letter);
         };
         if conn.away {
             return conn.miss(Missed::Letter(letter));
         }
-        self.turn.shared.letters_read(1);
+        self.turn.shared.letter_read(&letter);
         if conn.state != State::Open {
             // It ends already, and nothing follows what was its last word.
             return host::discard(letter);

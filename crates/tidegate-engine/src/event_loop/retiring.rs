@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_reactor::Reactor;
+use tidegate_timer::Instant;
 
 use super::{Loop, Stage};
 use crate::Reason;
@@ -64,6 +65,8 @@ impl<R: Reactor> Loop<R> {
             Stage::LastReads { until, turns } if !quiet && turns > 0 => {
                 self.stage = Stage::LastReads { until, turns: turns - 1 };
             }
+            // What was ready is still being read.
+            Stage::LastReads { .. } if self.visits.as_ref().is_some_and(|visits| visits.out > 0) => {}
             Stage::LastReads { until, .. } => {
                 self.stage = Stage::Retiring { until };
                 for token in self.conns.keys() {
@@ -73,6 +76,8 @@ impl<R: Reactor> Loop<R> {
             }
             Stage::Retiring { until } => {
                 if until <= self.turn.now {
+                    // Those whose session is away end when it is back; there is nothing more to wait for by time.
+                    self.stage = Stage::Retiring { until: Instant::MAX };
                     self.end_all(Reason::SHUTDOWN_TIMEOUT);
                 }
                 self.end_when_empty();

@@ -12,7 +12,7 @@ use tidegate_engine::{
 
 use crate::cluster::{Cluster, Member, client_from, outcome, run_loop};
 use crate::descriptors::{
-    ANSWER, Process, expect_answers, expect_patience, is_child, serve_with_little_room,
+    ANSWER, Process, expect_answers, expect_patience, is_child, lower_the_limit, serve_with_little_room,
 };
 use crate::lab::Seen;
 use crate::support::{Client, PATIENCE, until};
@@ -339,6 +339,7 @@ impl Service for Named {
 
 /// The child's life, in which the acceptor finds no descriptor.
 fn serve(overload_answer: Option<&'static [u8]>) {
+    lower_the_limit();
     let mut cluster = Cluster::without_acceptor(Balance::LeastConnections, &[500, 500], overload_answer);
     cluster.start_acceptor();
     let metrics = cluster.metrics.clone();

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
 use tidegate_engine::{
-    Acceptor, AcceptorBuilder, AcceptorHandle, Balance, EngineConfig, Epoll, Limits, ListenerWord, Loop,
+    Acceptor, AcceptorBuilder, AcceptorHandle, Balance, EngineConfig, Epoll, EventLoop, Limits, ListenerWord,
     LoopBuilder, LoopHandle, Metrics, ProcessMetrics, Reason, Socket,
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn build(limit: usize, overload_answer: Option<&'static [u8]>) -> (Self, Loop<Epoll>) {
+    pub(crate) fn build(limit: usize, overload_answer: Option<&'static [u8]>) -> (Self, EventLoop) {
         let metrics = Metrics::on_heap(1).process(0);
         let control = Arc::new(Control::default());
         let ((seen_by, seen), (unblock, blocked)) = (channel(), channel());
@@ -179,7 +179,7 @@ impl Drop for Cluster {
     }
 }
 
-pub(crate) fn run_loop(mut event_loop: Loop<Epoll>) -> JoinHandle<std::io::Result<()>> {
+pub(crate) fn run_loop(mut event_loop: EventLoop) -> JoinHandle<std::io::Result<()>> {
     // Its panics are not printed, as those of any other loop under test.
     std::thread::Builder::new().name("loop-0".into()).spawn(move || event_loop.run()).unwrap()
 }

@@ -6,60 +6,51 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{EngineConfig, ListenerWord, ProcessWord};
 
-use crate::support::{Client, PATIENCE, Server, Setup};
+use crate::support::{Client, PATIENCE, Server, Setup, name_of, prepare_the_process};
 
 const ROLE: &str = "TIDEGATE_TEST_SERVER";
 /// Room for so many connections.
-const ROOM: u64 = 8;
+const ROOM: usize = 8;
+/// Descriptors of the child.
+const LIMIT: u64 = 256;
 pub(crate) const ANSWER: &[u8] = b"503 not now\n";
 
 /// The child's life.
 fn serve(config: EngineConfig, overload_answer: Option<&'static [u8]>) {
+    lower_the_limit();
     let server = Server::start(Setup { overload_answer, ..Setup::new(config) });
     serve_with_little_room(server.address, || {
         (server.metrics.get(ProcessWord::AcceptExhausted), server.count(ListenerWord::Overloaded))
     });
 }
 
-/// Lowers the limit and lets the server serve until its parent has seen enough; then tells what `counted` says: how often
-/// accepting failed, and how many peers were told.
-pub(crate) fn serve_with_little_room(address: SocketAddr, counted: impl FnOnce() -> (u64, u64)) {
-    let highest = highest_descriptor();
-    let fillers = fill_up_to(highest);
-    let limit = Rlimit { current: Some(highest + 1 + ROOM), ..getrlimit(Resource::Nofile) };
+/// To be called before the server starts: io_uring accepts within the limit that held when it began to.
+pub(crate) fn lower_the_limit() {
+    prepare_the_process();
+    let limit = Rlimit { current: Some(LIMIT), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// Leaves few descriptors and lets the server serve until its parent has seen enough; then tells what `counted` says: how
+/// often accepting failed, and how many peers were told.
+pub(crate) fn serve_with_little_room(address: SocketAddr, counted: impl FnOnce() -> (u64, u64)) {
+    let mut fillers = Vec::new();
+    while let Ok(filler) = File::open("/dev/null") {
+        fillers.push(filler);
+    }
+    fillers.truncate(fillers.len() - ROOM);
     let mut out = std::io::stdout();
     writeln!(out, "port {}", address.port()).unwrap();
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     drop(fillers);
     let (exhausted, overloaded) = counted();
     writeln!(out, "exhausted {exhausted} overloaded {overloaded}").unwrap();
-}
-
-fn highest_descriptor() -> u64 {
-    let folder = std::fs::read_dir("/proc/self/fd").unwrap();
-    let numbers: Vec<u64> =
-        folder.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
-    numbers.into_iter().max().unwrap()
-}
-
-/// The limit is on the numbers of descriptors, so those below the highest must all be taken.
-fn fill_up_to(highest: u64) -> Vec<File> {
-    let mut fillers = Vec::new();
-    loop {
-        let filler = File::open("/dev/null").unwrap();
-        if u64::try_from(filler.as_raw_fd()).unwrap() > highest {
-            return fillers;
-        }
-        fillers.push(filler);
-    }
 }
 
 /// The parent's view of it.
@@ -71,7 +62,7 @@ pub(crate) struct Process {
 
 impl Process {
     fn start(config: EngineConfig, case: &str) -> Self {
-        let model = format!("{:?}", config.trigger).to_lowercase();
+        let model = name_of(config);
         Self::of_test(&format!("descriptors::{model}::{case}"))
     }
 

@@ -4,21 +4,29 @@
 #[cfg(test)]
 macro_rules! under_each_model {
     ($($case:ident),+ $(,)?) => {
-        under_each_model!(@ level, Level, Inline, $($case)+);
-        under_each_model!(@ edge, Edge, Inline, $($case)+);
-        under_each_model!(@ oneshot, Oneshot, Inline, $($case)+);
-        under_each_model!(@ level_pool, Level, Pool, $($case)+);
-        under_each_model!(@ edge_pool, Edge, Pool, $($case)+);
-        under_each_model!(@ oneshot_pool, Oneshot, Pool, $($case)+);
+        under_each_model!(@ level, Epoll, Level, Inline, $($case)+);
+        under_each_model!(@ edge, Epoll, Edge, Inline, $($case)+);
+        under_each_model!(@ oneshot, Epoll, Oneshot, Inline, $($case)+);
+        under_each_model!(@ uring, Uring, Edge, Inline, $($case)+);
+        under_each_model!(@ level_pool, Epoll, Level, Pool, $($case)+);
+        under_each_model!(@ edge_pool, Epoll, Edge, Pool, $($case)+);
+        under_each_model!(@ oneshot_pool, Epoll, Oneshot, Pool, $($case)+);
+        under_each_model!(@ uring_pool, Uring, Edge, Pool, $($case)+);
+        under_each_model!(@ reactor, Epoll, Oneshot, Reactor, $($case)+);
+        under_each_model!(@ leader_follower, Epoll, Oneshot, LeaderFollower, $($case)+);
     };
-    (@ $name:ident, $trigger:ident, $dispatch:ident, $($case:ident)+) => {
+    (@ $name:ident, $backend:ident, $trigger:ident, $dispatch:ident, $($case:ident)+) => {
         mod $name {
-            use tidegate_engine::{Dispatch, EngineConfig, Trigger};
+            use tidegate_engine::{Backend, Dispatch, EngineConfig, Trigger};
             $(
                 #[test]
                 fn $case() {
-                    let (trigger, dispatch) = (Trigger::$trigger, Dispatch::$dispatch);
-                    super::$case(EngineConfig { trigger, dispatch, ..EngineConfig::default() });
+                    let (backend, trigger) = (Backend::$backend, Trigger::$trigger);
+                    let dispatch = Dispatch::$dispatch;
+                    crate::support::under(
+                        EngineConfig { backend, trigger, dispatch, ..EngineConfig::default() },
+                        super::$case,
+                    );
                 }
             )+
         }
@@ -63,6 +71,8 @@ macro_rules! under_all_models_at_once {
 
 #[cfg(test)]
 mod acceptor;
+#[cfg(test)]
+mod budget;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]

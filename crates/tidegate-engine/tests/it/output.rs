@@ -106,7 +106,7 @@ fn output_over_the_limit_of_a_connection_ends_it(config: EngineConfig) {
 }
 
 fn output_over_the_limit_of_the_loop_ends_the_connection_that_asks_for_more(config: EngineConfig) {
-    let config = EngineConfig { max_output_bytes: 1 << 20, ..config };
+    let config = EngineConfig { max_buffer_bytes: 1 << 20, ..config };
     let server = Server::start(Setup::new(config));
     let mut bystander = server.client();
     let mut client = server.client();

@@ -1,4 +1,4 @@
-//! Handlers on a pool: what only a loop whose messages are handled elsewhere can meet.
+//! Handlers on other threads: what only a loop whose messages are handled elsewhere can meet.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,17 +13,47 @@ use tidegate_engine::{
 use crate::lab::{Note, Seen};
 use crate::support::{Client, Server, until};
 
-fn config() -> EngineConfig {
-    EngineConfig { dispatch: Dispatch::Pool, pool_threads: 2, ..EngineConfig::default() }
+fn config(dispatch: Dispatch) -> EngineConfig {
+    EngineConfig { dispatch, pool_threads: 3, ..EngineConfig::default() }
 }
+
+/// Runs each case with each way of handling messages on other threads.
+macro_rules! with_other_threads {
+    ($($case:ident),+ $(,)?) => {
+        with_other_threads!(@ on_a_pool, Pool, $($case)+);
+        with_other_threads!(@ reactor, Reactor, $($case)+);
+        with_other_threads!(@ leader_follower, LeaderFollower, $($case)+);
+    };
+    (@ $name:ident, $dispatch:ident, $($case:ident)+) => {
+        mod $name {
+            $(
+                #[test]
+                fn $case() {
+                    super::$case(tidegate_engine::Dispatch::$dispatch);
+                }
+            )+
+        }
+    };
+}
+
+with_other_threads!(
+    a_handler_that_blocks_holds_up_its_own_connection_only,
+    letters_wait_for_the_handler_in_order,
+    a_connection_whose_handler_blocks_keeps_only_so_many_letters,
+    a_peer_that_resets_while_its_handler_runs_is_closed_when_it_has,
+    the_end_of_the_peer_is_told_after_its_messages,
+    what_a_timer_did_during_a_message_that_sets_it_anew_is_forgotten,
+    a_peer_is_read_ahead_only_up_to_the_limit,
+    a_stop_waits_for_the_handlers_and_closes_each_connection_once,
+    bytes_stay_whole_and_in_order_through_many_hands,
+);
 
 fn blocked(server: &Server) {
     server.see(|seen| matches!(seen, Seen::Blocked).then_some(()));
 }
 
-#[test]
-fn a_handler_that_blocks_holds_up_its_own_connection_only() {
-    let server = Server::new(config());
+fn a_handler_that_blocks_holds_up_its_own_connection_only(dispatch: Dispatch) {
+    let server = Server::new(config(dispatch));
     let mut held = server.client();
     held.send("hold\necho after\n");
     blocked(&server);
@@ -33,9 +63,8 @@ fn a_handler_that_blocks_holds_up_its_own_connection_only() {
     held.expect("after");
 }
 
-#[test]
-fn letters_wait_for_the_handler_in_order() {
-    let server = Server::new(config());
+fn letters_wait_for_the_handler_in_order(dispatch: Dispatch) {
+    let server = Server::new(config(dispatch));
     let (mut client, handle) = server.client_with_handle();
     client.send("hold\n");
     blocked(&server);
@@ -52,9 +81,8 @@ fn letters_wait_for_the_handler_in_order() {
     server.expect_close(Reason::DONE);
 }
 
-#[test]
-fn a_connection_whose_handler_blocks_keeps_only_so_many_letters() {
-    let server = Server::new(config());
+fn a_connection_whose_handler_blocks_keeps_only_so_many_letters(dispatch: Dispatch) {
+    let server = Server::new(config(dispatch));
     let (mut client, handle) = server.client_with_handle();
     client.send("hold\n");
     blocked(&server);
@@ -80,9 +108,8 @@ fn a_connection_whose_handler_blocks_keeps_only_so_many_letters() {
     client.expect("room again");
 }
 
-#[test]
-fn a_peer_that_resets_while_its_handler_runs_is_closed_when_it_has() {
-    let server = Server::new(config());
+fn a_peer_that_resets_while_its_handler_runs_is_closed_when_it_has(dispatch: Dispatch) {
+    let server = Server::new(config(dispatch));
     let (client, handle) = server.client_with_handle();
     client.send("hold\n");
     blocked(&server);
@@ -95,9 +122,8 @@ fn a_peer_that_resets_while_its_handler_runs_is_closed_when_it_has() {
     assert!(!handle.is_open());
 }
 
-#[test]
-fn the_end_of_the_peer_is_told_after_its_messages() {
-    let server = Server::new(config());
+fn the_end_of_the_peer_is_told_after_its_messages(dispatch: Dispatch) {
+    let server = Server::new(config(dispatch));
     let mut client = server.client();
     client.send("keep\nhold\necho one\necho two\n");
     client.end_input();
@@ -108,9 +134,8 @@ fn the_end_of_the_peer_is_told_after_its_messages() {
     client.expect("eof");
 }
 
-#[test]
-fn what_a_timer_did_during_a_message_that_sets_it_anew_is_forgotten() {
-    let server = Server::new(config());
+fn what_a_timer_did_during_a_message_that_sets_it_anew_is_forgotten(dispatch: Dispatch) {
+    let server = Server::new(config(dispatch));
     let mut client = server.client();
     client.send("timer 1 0\nhold\ncancel 1\necho after\n");
     blocked(&server);
@@ -125,9 +150,8 @@ fn what_a_timer_did_during_a_message_that_sets_it_anew_is_forgotten() {
     }
 }
 
-#[test]
-fn a_peer_is_read_ahead_only_up_to_the_limit() {
-    let server = Server::with(config(), |limits| limits.max_input_bytes = 64 << 10);
+fn a_peer_is_read_ahead_only_up_to_the_limit(dispatch: Dispatch) {
+    let server = Server::with(config(dispatch), |limits| limits.max_input_bytes = 64 << 10);
     let mut client = server.client();
     client.send("hold\n");
     blocked(&server);
@@ -148,9 +172,8 @@ fn a_peer_is_read_ahead_only_up_to_the_limit() {
     writer.join().unwrap().unwrap();
 }
 
-#[test]
-fn a_stop_waits_for_the_handlers_and_closes_each_connection_once() {
-    let mut server = Server::new(config());
+fn a_stop_waits_for_the_handlers_and_closes_each_connection_once(dispatch: Dispatch) {
+    let mut server = Server::new(config(dispatch));
     let (held, handle) = server.client_with_handle();
     held.send("hold\n");
     blocked(&server);
@@ -213,7 +236,9 @@ fn counting(
     let address = socket.local_addr().unwrap();
     let metrics = Metrics::on_heap(1).process(0);
     let service = Counting { gate: Arc::clone(gate), entered: Arc::clone(entered) };
-    let builder = LoopBuilder::new(EngineConfig { trigger, ..config() }).pool(pool).metrics(metrics.clone());
+    let builder = LoopBuilder::new(EngineConfig { trigger, ..config(Dispatch::Pool) })
+        .pool(pool)
+        .metrics(metrics.clone());
     Fixture { running: builder.listen("counting", socket, || Ok(service)).spawn().unwrap(), metrics, address }
 }
 
@@ -281,9 +306,8 @@ fn a_pool_can_be_stopped_before_it_has_begun() {
     }
 }
 
-#[test]
-fn bytes_stay_whole_and_in_order_through_many_hands() {
-    let server = Server::new(EngineConfig { pool_threads: 4, ..config() });
+fn bytes_stay_whole_and_in_order_through_many_hands(dispatch: Dispatch) {
+    let server = Server::new(EngineConfig { pool_threads: 4, ..config(dispatch) });
     std::thread::scope(|scope| {
         for n in 0..50 {
             let mut client = server.client();

@@ -4,14 +4,14 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{
-    Closed, ConnHandle, Dispatch, EngineConfig, Limits, ListenerMetrics, ListenerWord, LoopBuilder, Metrics,
-    ProcessMetrics, Reason, Running, Trigger,
+    Backend, Budget, Closed, ConnHandle, Dispatch, EngineConfig, Limits, ListenerMetrics, ListenerWord,
+    LoopBuilder, Metrics, ProcessMetrics, Reason, Running, Trigger, Uring,
 };
 
 use crate::lab::{Control, Lab, Note, Seen};
@@ -21,15 +21,54 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a case with each way a loop can work, at the same time. The threads' names tell them apart when one fails.
 pub(crate) fn under_all_models_at_once(case: fn(EngineConfig)) {
+    under_all_models_at_once_with(case);
+}
+
+pub(crate) fn under_all_models_at_once_with(case: impl Fn(EngineConfig) + Sync) {
+    let case = &case;
     std::thread::scope(|scope| {
-        for dispatch in [Dispatch::Inline, Dispatch::Pool] {
-            for trigger in [Trigger::Level, Trigger::Edge, Trigger::Oneshot] {
-                let config = EngineConfig { trigger, dispatch, ..EngineConfig::default() };
-                let thread = std::thread::Builder::new().name(format!("{trigger:?} {dispatch:?}"));
-                thread.spawn_scoped(scope, move || case(config)).unwrap();
-            }
+        let (epoll, uring) = (Backend::Epoll, Backend::Uring);
+        let triggers = [Trigger::Level, Trigger::Edge, Trigger::Oneshot];
+        let interfaces = triggers.map(|trigger| (epoll, trigger)).into_iter().chain([(uring, Trigger::Edge)]);
+        let several = interfaces.flat_map(|(backend, trigger)| {
+            [Dispatch::Inline, Dispatch::Pool].map(|dispatch| (backend, trigger, dispatch))
+        });
+        let shared = [Dispatch::Reactor, Dispatch::LeaderFollower];
+        let models = several.chain(shared.map(|dispatch| (epoll, Trigger::Oneshot, dispatch)));
+        for (backend, trigger, dispatch) in models {
+            let config = EngineConfig { backend, trigger, dispatch, ..EngineConfig::default() };
+            let thread = std::thread::Builder::new().name(format!("{backend:?} {trigger:?} {dispatch:?}"));
+            thread.spawn_scoped(scope, move || under(config, case)).unwrap();
         }
     });
+}
+
+/// Runs a case, when the kernel can do what its model needs. Epoll in place of io_uring would show nothing.
+pub(crate) fn under(config: EngineConfig, case: impl Fn(EngineConfig)) {
+    static MISSING: OnceLock<Option<String>> = OnceLock::new();
+    // On a thread of its own: what is left of a ring interrupts the next wait of the thread that had it.
+    let look = || std::thread::spawn(|| Uring::new().err().map(|why| why.to_string())).join().unwrap();
+    if config.backend == Backend::Uring
+        && let Some(why) = MISSING.get_or_init(look)
+    {
+        let mut out = std::io::stderr();
+        return writeln!(out, "skipped: {why}").unwrap();
+    }
+    case(config);
+}
+
+/// The name of a model, as `under_each_model` has it.
+pub(crate) fn name_of(config: EngineConfig) -> String {
+    let interface = match config.backend {
+        Backend::Uring => "uring".to_owned(),
+        Backend::Auto | Backend::Epoll => format!("{:?}", config.trigger).to_lowercase(),
+    };
+    match config.dispatch {
+        Dispatch::Inline => interface,
+        Dispatch::Pool => interface + "_pool",
+        Dispatch::Reactor => "reactor".to_owned(),
+        Dispatch::LeaderFollower => "leader_follower".to_owned(),
+    }
 }
 
 /// A loop that serves a [`Lab`]. When it is dropped it is stopped, and its books must balance.
@@ -69,6 +108,15 @@ impl Server {
     }
 
     pub(crate) fn start(setup: Setup) -> Self {
+        Self::build(setup, |builder| builder)
+    }
+
+    /// As [`start`](Self::start), with a loop that shares its budget with others.
+    pub(crate) fn sharing(budget: &Budget, setup: Setup) -> Self {
+        Self::build(setup, |builder| builder.budget(budget))
+    }
+
+    fn build(setup: Setup, adjust: impl FnOnce(LoopBuilder) -> LoopBuilder) -> Self {
         let Setup { config, limits, overload_answer, send_buffer } = setup;
         prepare_the_process();
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -85,11 +133,8 @@ impl Server {
             seen: seen_by,
             unblock: Mutex::new(blocked),
         };
-        let running = LoopBuilder::new(config)
-            .listen("lab", socket, || Ok(lab))
-            .metrics(metrics.clone())
-            .spawn()
-            .unwrap();
+        let builder = LoopBuilder::new(config).listen("lab", socket, || Ok(lab)).metrics(metrics.clone());
+        let running = adjust(builder).spawn().unwrap();
         Self { running: Some(running), address, metrics, control, unblock, seen }
     }
 

@@ -28,6 +28,8 @@ fn messages_wait_for_the_note_and_keep_their_order(config: EngineConfig) {
     for line in ["awake", "two", "three", "four"] {
         client.expect(line);
     }
+    // Whoever handled it may have answered before it was counted.
+    server.wait_for(ListenerWord::Messages, 5);
     assert_eq!(server.count(ListenerWord::Messages), 5);
 }
 

@@ -51,7 +51,7 @@ fn timers_fire_in_order_and_never_early(config: EngineConfig) {
 fn a_timer_is_replaced_and_cancelled_by_its_token(config: EngineConfig) {
     let server = Server::new(config);
     let mut client = server.client();
-    client.send("timer 1 5\ntimer 2 5\ncancel 2\ncancel 9\ntimer 1 30\ntimer 3 60\n");
+    client.send("timer 1 500\ntimer 2 500\ncancel 2\ncancel 9\ntimer 1 10\ntimer 3 700\n");
     client.expect("timer 1");
     client.expect("timer 3");
 }

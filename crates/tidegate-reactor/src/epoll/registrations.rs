@@ -7,11 +7,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::event::epoll;
 use rustix::io::Errno;
 
+use super::control;
+use super::source::{Source, Sources};
 use super::word::pack;
-use crate::source::{Source, Sources};
 use crate::trigger::Interest;
 use crate::{Token, Trigger};
 
@@ -37,7 +37,7 @@ impl Registrations {
 
     /// Begins to watch a connection, for reading.
     pub(super) fn add(&self, epoll: impl AsFd, token: Token, socket: impl AsFd) -> Result<(), Errno> {
-        epoll::add(epoll, socket, pack(token), self.trigger.flags(Interest::Read))
+        control::add(epoll, socket, pack(token), self.trigger.flags(Interest::Read))
     }
 
     /// An event of this connection was reported.
@@ -78,13 +78,12 @@ impl Registrations {
     /// At most one epoll_ctl(2). Modifying looks at the readiness anew, so what became ready meanwhile is not missed.
     fn sync(&mut self, epoll: BorrowedFd<'_>, token: Token, source: &mut Source) {
         source.unsynced = false;
-        let wanted = Some(self.trigger.wanted(source));
-        if source.registered == wanted {
+        let interest = self.trigger.wanted(source);
+        if source.registered == Some(interest) {
             return;
         }
-        let (Some(fd), Some(interest)) = (source.fd.as_ref(), wanted) else { return };
-        source.registered = wanted;
-        if let Err(errno) = epoll::modify(epoll, fd, pack(token), self.trigger.flags(interest)) {
+        source.registered = Some(interest);
+        if let Err(errno) = control::modify(epoll, &source.fd, pack(token), self.trigger.flags(interest)) {
             self.refused.push((token, errno));
         }
     }

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use tidegate_reactor::{AcceptError, Completion, Epoll, Errno, PeerAddress, Reactor, Token, Trigger};
+use tidegate_reactor::{AcceptError, Completion, Errno, PeerAddress, Token};
 
-use crate::support::{Bench, client, expect_rest, listener, until};
+use crate::support::{Any, Backend, Bench, client, expect_rest, listener, until};
 
-with_each_trigger!(
+with_each_backend!(
     a_connection_is_accepted_with_its_peers_address,
     peers_of_a_unix_socket_have_no_address,
     more_peers_than_one_turn_accepts_are_all_accepted,
@@ -21,8 +21,8 @@ with_each_trigger!(
     a_wait_lasts_until_its_deadline,
 );
 
-fn a_connection_is_accepted_with_its_peers_address(trigger: Trigger) {
-    let mut bench = Bench::new(trigger);
+fn a_connection_is_accepted_with_its_peers_address(backend: Backend) {
+    let mut bench = Bench::new(backend);
     let client = client(bench.address);
     let (listener, peer) = until(&mut bench.reactor, |_, completion| match completion {
         Completion::Accepted { listener, peer, .. } => Some((listener, peer)),
@@ -32,12 +32,12 @@ fn a_connection_is_accepted_with_its_peers_address(trigger: Trigger) {
     assert_eq!(peer, PeerAddress::Inet(client.local_addr().unwrap()));
 }
 
-fn peers_of_a_unix_socket_have_no_address(trigger: Trigger) {
+fn peers_of_a_unix_socket_have_no_address(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let socket = UnixListener::bind(&path).unwrap();
     socket.set_nonblocking(true).unwrap();
-    let mut reactor = Epoll::new(trigger).unwrap();
+    let mut reactor = Any::new(backend);
     reactor.listen(socket.into(), true).unwrap();
     let mut peer = UnixStream::connect(&path).unwrap();
     let socket = until(&mut reactor, |_, completion| match completion {
@@ -53,12 +53,12 @@ fn peers_of_a_unix_socket_have_no_address(trigger: Trigger) {
     });
 }
 
-fn more_peers_than_one_turn_accepts_are_all_accepted(trigger: Trigger) {
-    let mut bench = Bench::new(trigger);
+fn more_peers_than_one_turn_accepts_are_all_accepted(backend: Backend) {
+    let mut bench = Bench::new(backend);
     let clients: Vec<_> = (0..100).map(|_| client(bench.address)).collect();
     let mut accepted = Vec::new();
     while accepted.len() < clients.len() {
-        bench.reactor.wait(Some(bench.reactor.now() + Duration::from_secs(5))).unwrap();
+        bench.reactor.wait_for(Duration::from_secs(5));
         let before = accepted.len();
         while let Some(completion) = bench.reactor.next() {
             let Completion::Accepted { socket, .. } = completion else { panic!("{completion:?}") };
@@ -69,8 +69,8 @@ fn more_peers_than_one_turn_accepts_are_all_accepted(trigger: Trigger) {
     }
 }
 
-fn a_paused_listener_is_silent_and_its_queue_waits(trigger: Trigger) {
-    let mut bench = Bench::new(trigger);
+fn a_paused_listener_is_silent_and_its_queue_waits(backend: Backend) {
+    let mut bench = Bench::new(backend);
     bench.reactor.pause_accept(bench.listener);
     bench.reactor.pause_accept(bench.listener);
     let _waiting = client(bench.address);
@@ -81,8 +81,8 @@ fn a_paused_listener_is_silent_and_its_queue_waits(trigger: Trigger) {
     until(&mut bench.reactor, |_, c| matches!(c, Completion::Accepted { .. }).then_some(()));
 }
 
-fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders(trigger: Trigger) {
-    let mut bench = Bench::new(trigger);
+fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders(backend: Backend) {
+    let mut bench = Bench::new(backend);
     bench.reactor.unlisten(bench.listener);
     bench.reactor.unlisten(bench.listener);
     let peer = client(bench.address);
@@ -90,7 +90,7 @@ fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_hol
     expect_rest(&mut bench.reactor);
     let gone = bench.reactor.accept_now(bench.listener);
     assert!(matches!(gone, Err(AcceptError::Broken(Errno::BADF))), "{gone:?}");
-    let mut successor = Epoll::new(trigger).unwrap();
+    let mut successor = Any::new(backend);
     successor.listen(bench.socket.try_clone().unwrap(), false).unwrap();
     let address = until(&mut successor, |_, completion| match completion {
         Completion::Accepted { peer, .. } => Some(peer),
@@ -99,9 +99,9 @@ fn what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_hol
     assert_eq!(address, PeerAddress::Inet(peer.local_addr().unwrap()));
 }
 
-fn a_shared_socket_serves_each_peer_once(trigger: Trigger) {
+fn a_shared_socket_serves_each_peer_once(backend: Backend) {
     let (socket, address) = listener();
-    let mut reactors: Vec<Epoll> = (0..2).map(|_| Epoll::new(trigger).unwrap()).collect();
+    let mut reactors: Vec<Any> = (0..2).map(|_| Any::new(backend)).collect();
     for reactor in &mut reactors {
         reactor.listen(socket.try_clone().unwrap().into(), true).unwrap();
     }
@@ -112,7 +112,7 @@ fn a_shared_socket_serves_each_peer_once(trigger: Trigger) {
     while seen.len() < clients.len() {
         let before = seen.len();
         for reactor in &mut reactors {
-            reactor.wait(Some(reactor.now() + Duration::from_millis(10))).unwrap();
+            reactor.wait_for(Duration::from_millis(10));
             while let Some(completion) = reactor.next() {
                 let Completion::Accepted { peer: PeerAddress::Inet(peer), .. } = completion else {
                     panic!("{completion:?}")
@@ -128,8 +128,8 @@ fn a_shared_socket_serves_each_peer_once(trigger: Trigger) {
     assert_eq!(seen, expected);
 }
 
-fn a_queue_can_be_emptied_by_hand(trigger: Trigger) {
-    let mut bench = Bench::new(trigger);
+fn a_queue_can_be_emptied_by_hand(backend: Backend) {
+    let mut bench = Bench::new(backend);
     bench.reactor.pause_accept(bench.listener);
     let peers: Vec<_> = (0..3).map(|_| client(bench.address)).collect();
     for peer in &peers {
@@ -139,8 +139,8 @@ fn a_queue_can_be_emptied_by_hand(trigger: Trigger) {
     assert!(matches!(bench.reactor.accept_now(bench.listener), Err(AcceptError::Empty)));
 }
 
-fn a_refused_peer_gets_the_answer_and_the_end(trigger: Trigger) {
-    let mut bench = Bench::new(trigger);
+fn a_refused_peer_gets_the_answer_and_the_end(backend: Backend) {
+    let mut bench = Bench::new(backend);
     bench.reactor.pause_accept(bench.listener);
     assert_eq!(bench.reactor.refuse_one(bench.listener, b"nobody asked"), Err(AcceptError::Empty));
     let mut peer = client(bench.address);
@@ -151,8 +151,8 @@ fn a_refused_peer_gets_the_answer_and_the_end(trigger: Trigger) {
     assert_eq!(answer, "full house");
 }
 
-fn a_waker_ends_the_wait_of_another_thread_every_time(trigger: Trigger) {
-    let mut reactor = Epoll::new(trigger).unwrap();
+fn a_waker_ends_the_wait_of_another_thread_every_time(backend: Backend) {
+    let mut reactor = Any::new(backend);
     let waker = reactor.waker();
     let (go, turns) = std::sync::mpsc::channel::<()>();
     let other = std::thread::spawn(move || turns.iter().for_each(|()| waker.wake()));
@@ -169,8 +169,8 @@ fn a_waker_ends_the_wait_of_another_thread_every_time(trigger: Trigger) {
     until(&mut reactor, |_, c| matches!(c, Completion::Woken).then_some(()));
 }
 
-fn a_wait_lasts_until_its_deadline(trigger: Trigger) {
-    let mut reactor = Epoll::new(trigger).unwrap();
+fn a_wait_lasts_until_its_deadline(backend: Backend) {
+    let mut reactor = Any::new(backend);
     let deadline = reactor.now() + Duration::from_millis(20);
     while reactor.now() < deadline {
         reactor.wait(Some(deadline)).unwrap();

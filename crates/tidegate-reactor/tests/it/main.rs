@@ -1,19 +1,23 @@
 //! The reactor alone, on real sockets: no engine, no service.
 
-/// Runs each case under each trigger. A case that is in no list is dead code, which the compiler reports.
+/// Runs each case on each back end. A case that is in no list is dead code, which the compiler reports.
 #[cfg(test)]
-macro_rules! with_each_trigger {
+macro_rules! with_each_backend {
     ($($case:ident),+ $(,)?) => {
-        with_each_trigger!(@ level, Level, $($case)+);
-        with_each_trigger!(@ edge, Edge, $($case)+);
-        with_each_trigger!(@ oneshot, Oneshot, $($case)+);
+        with_each_backend!(@ level, LEVEL, $($case)+);
+        with_each_backend!(@ edge, EDGE, $($case)+);
+        with_each_backend!(@ oneshot, ONESHOT, $($case)+);
+        with_each_backend!(@ uring, URING, $($case)+);
     };
-    (@ $name:ident, $trigger:ident, $($case:ident)+) => {
+    (@ $name:ident, $backend:ident, $($case:ident)+) => {
         mod $name {
             $(
                 #[test]
                 fn $case() {
-                    super::$case(tidegate_reactor::Trigger::$trigger);
+                    let backend = $crate::support::Backend::$backend;
+                    if backend.is_there() {
+                        super::$case(backend);
+                    }
                 }
             )+
         }
@@ -28,3 +32,5 @@ mod listeners;
 mod rest;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod uring;

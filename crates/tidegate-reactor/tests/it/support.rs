@@ -5,14 +5,67 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tidegate_reactor::{Completion, Epoll, ListenerId, Reactor, Token, Trigger};
+use tidegate_reactor::{Completion, Epoll, ListenerId, Reactor, Token, Trigger, Uring};
 
 /// Far more than any of these tests needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the cases run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Epoll(Trigger),
+    Uring,
+}
+
+impl Backend {
+    pub(crate) const LEVEL: Self = Self::Epoll(Trigger::Level);
+    pub(crate) const EDGE: Self = Self::Epoll(Trigger::Edge);
+    pub(crate) const ONESHOT: Self = Self::Epoll(Trigger::Oneshot);
+    pub(crate) const URING: Self = Self::Uring;
+
+    /// Whether this machine has it; says so when it has not.
+    pub(crate) fn is_there(self) -> bool {
+        match self {
+            Self::Epoll(_) => true,
+            Self::Uring => Uring::new().inspect_err(|error| eprintln!("skipped, {error}")).is_ok(),
+        }
+    }
+}
+
+/// A reactor, whichever it is.
+pub(crate) struct Any(Box<dyn Reactor>);
+
+impl Any {
+    pub(crate) fn new(backend: Backend) -> Self {
+        match backend {
+            Backend::Epoll(trigger) => Self(Box::new(Epoll::new(trigger).unwrap())),
+            Backend::Uring => Self(Box::new(Uring::new().unwrap())),
+        }
+    }
+
+    /// One wait of at most so long.
+    pub(crate) fn wait_for(&mut self, limit: Duration) {
+        let deadline = self.now() + limit;
+        self.wait(Some(deadline)).unwrap();
+    }
+}
+
+impl std::ops::Deref for Any {
+    type Target = dyn Reactor;
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl std::ops::DerefMut for Any {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut *self.0
+    }
+}
+
 /// A reactor that listens on a free port.
 pub(crate) struct Bench {
-    pub(crate) reactor: Epoll,
+    pub(crate) reactor: Any,
     pub(crate) listener: ListenerId,
     /// The listening socket once more, as another process would hold it.
     pub(crate) socket: OwnedFd,
@@ -44,7 +97,7 @@ pub(crate) fn reset(client: TcpStream) {
 }
 
 /// Turns until `pick` answers something; panics when nothing happens for long.
-pub(crate) fn until<T>(reactor: &mut Epoll, mut pick: impl FnMut(&mut Epoll, Completion) -> Option<T>) -> T {
+pub(crate) fn until<T>(reactor: &mut Any, mut pick: impl FnMut(&mut Any, Completion) -> Option<T>) -> T {
     let limit = reactor.now() + PATIENCE;
     while reactor.now() < limit {
         reactor.wait(Some(limit)).unwrap();
@@ -62,8 +115,17 @@ pub(crate) fn until<T>(reactor: &mut Epoll, mut pick: impl FnMut(&mut Epoll, Com
     panic!("nothing came for {PATIENCE:?}");
 }
 
+/// Whether this says that the connection takes bytes again; a stall says that it does not yet.
+pub(crate) fn is_writable(completion: &Completion, token: Token) -> Option<()> {
+    match completion {
+        Completion::Writable(t) if *t == token => Some(()),
+        Completion::Stalled(t) if *t == token => None,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A wait lasts: there is no event that is reported again and again and dropped.
-pub(crate) fn expect_rest(reactor: &mut Epoll) {
+pub(crate) fn expect_rest(reactor: &mut Any) {
     // What is said once may be left, and a signal may end a wait.
     const MOST_TURNS: u32 = 3;
     let deadline = reactor.now() + Duration::from_millis(20);
@@ -78,9 +140,9 @@ pub(crate) fn expect_rest(reactor: &mut Epoll) {
 }
 
 impl Bench {
-    pub(crate) fn new(trigger: Trigger) -> Self {
+    pub(crate) fn new(backend: Backend) -> Self {
         let (socket, address) = listener();
-        let mut reactor = Epoll::new(trigger).unwrap();
+        let mut reactor = Any::new(backend);
         let listener = reactor.listen(socket.try_clone().unwrap().into(), false).unwrap();
         Self { reactor, listener, socket: socket.into(), address, generation: 1 }
     }
@@ -125,6 +187,35 @@ impl Bench {
         });
         assert_eq!(bytes.len(), n);
         bytes
+    }
+
+    /// Begins a turn without waiting: what was asked for has reached the kernel by then at the latest.
+    pub(crate) fn submit(&mut self) {
+        let now = self.reactor.now();
+        self.reactor.wait(Some(now)).unwrap();
+        while let Some(completion) = self.reactor.next() {
+            assert!(matches!(completion, Completion::Stalled(_)), "{completion:?}");
+        }
+    }
+
+    /// As [`submit`](Self::submit), in the middle of anything.
+    pub(crate) fn submit_whatever_comes(&mut self) {
+        let now = self.reactor.now();
+        self.reactor.wait(Some(now)).unwrap();
+        while self.reactor.next().is_some() {}
+    }
+
+    /// Turns until nothing is left that was taken, and what is said meanwhile was awaited before.
+    pub(crate) fn deliver(&mut self, token: Token) {
+        let limit = self.reactor.now() + PATIENCE;
+        self.reactor.await_writable(token);
+        while self.reactor.unsent(token) {
+            self.reactor.wait(Some(limit)).unwrap();
+            while let Some(completion) = self.reactor.next() {
+                is_writable(&completion, token);
+            }
+            assert!(self.reactor.now() < limit, "not delivered within {PATIENCE:?}");
+        }
     }
 
     /// Nothing is reported of what has happened up to now.

@@ -199,6 +199,8 @@ pub struct Engine {
     pub timers: Timers,
     /// Connections per worker, at least 1.
     pub max_connections: usize,
+    /// Bytes that the connections of a worker may hold in memory.
+    pub max_buffer_bytes: ByteSize,
     /// When a silent connection of `echo` or `discard` is closed; `None`: never.
     #[serde(with = "units::duration_or_off")]
     pub idle_timeout: Option<Duration>,

@@ -208,6 +208,7 @@ const MONTH: Duration = Duration::from_secs(30 * 86400);
 const MILLI: Duration = Duration::from_millis(1);
 
 const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
@@ -266,24 +267,23 @@ pub(crate) const KEYS: &[Key] = &[
         "The limit of open descriptors per process; 0: the soft limit is raised to the hard one.").restart(),
 
     key("engine.backend", Kind::Word(Backend::WORDS), r#""auto""#,
-        "The kernel interface under the loops. `\"auto\"` is epoll in this version.")
-        .now(Now::Except(&[r#""uring""#])),
+        "The kernel interface under the loops. `\"auto\"`: what was measured to be no slower, which is epoll; `\"uring\"` falls back to epoll, with a record, where the kernel cannot do all that is needed."),
     key("engine.trigger", Kind::Word(Trigger::WORDS), r#""edge""#,
         "How connections are registered with epoll: reported while ready, when they become ready, or once at a time."),
-    key("engine.dispatch", Kind::Word(Dispatch::WORDS), r#""inline""#, "Where handlers run.")
-        .now(Now::Except(&[r#""reactor""#, r#""leader-follower""#])),
+    key("engine.dispatch", Kind::Word(Dispatch::WORDS), r#""inline""#, "Which threads run the handlers: the loop; a pool that gets complete messages; a pool that reads, handles and writes what the loop finds ready; or threads that take turns in waiting and do the rest themselves."),
     key("engine.loops", Kind::Int { min: 1, max: 256 }, "1", "Event loops per worker, each on a thread of its own; they share `max_connections` evenly."),
     key("engine.acceptor", Kind::Word(Acceptor::WORDS), r#""each""#,
-        "Which loops accept: each for itself, or a main one for the others.").now(Now::Only(&[r#""each""#])),
+        "Who accepts: each loop for itself, or in each worker an acceptor, on a thread of its own, for all of its loops."),
     key("engine.balance", Kind::Word(Balance::WORDS), r#""round-robin""#,
-        "Who gets the next connection when one loop or process accepts for others.")
-        .now(Now::Only(&[r#""round-robin""#])),
+        "Who gets the next connection when one accepts for others: each in turn, whoever has fewest, or always the same for a peer's address. Who is full is passed over."),
     key("engine.pool_threads", Kind::IntOrAuto { min: 1, max: 1024 }, r#""auto""#,
         "Threads of the pool, per worker, when `engine.dispatch` has one; `\"auto\"`: one per processor."),
     key("engine.timers", Kind::Word(Timers::WORDS), r#""wheel""#,
         "The data structure of deadlines and timers; the wheel is the fastest for the mix that a server has."),
     key("engine.max_connections", Kind::Int { min: 1, max: 1_000_000 }, "10000",
         "Connections per worker; the tables grow as needed up to it."),
+    key("engine.max_buffer_bytes", Kind::Size { min: MIB, max: 64 * GIB }, r#""256MiB""#,
+        "What the connections of a worker may hold in memory, input and output, before the slowest reader is closed. See docs/operations.md, *Memory*."),
     key("engine.idle_timeout", Kind::DurationOrOff { max: MONTH }, r#""10m""#,
         "A connection of the services `echo` and `discard` without a byte for this long is closed; `\"0s\"`: never."),
     key("engine.stall_after", Kind::DurationOrOff { max: HOUR }, r#""1s""#,

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use tidegate_engine::{EngineConfig, LoopBuilder, ProcessWord, Socket};
+use tidegate_engine::{Backend, EngineConfig, LoopBuilder, ProcessWord, Socket};
 use tidegate_log::LogServer;
 use tidegate_process::{Child, ChildEvent};
 
+use super::build::Built;
 use super::loops::WorkerLoops;
 use super::threads::Threads;
 use super::watch::Watch;
 use super::worker::metrics_of;
 use super::{logging, worker};
-use crate::status::{ProcessState, place};
+use crate::layout::{Layout, Seat};
+use crate::status::ProcessState;
 use crate::{Error, ServerBuilder};
 
 /// The name under which the log socket is handed over.
@@ -21,24 +23,24 @@ pub(crate) const LOG_FD: &str = "log";
 pub(crate) fn run(server: &ServerBuilder, mut child: Child) -> Result<(), Error> {
     let (client, store) = logging::to_store(&server.config, "log server")?;
     let metrics = metrics_of(server, &mut child)?;
-    let own = metrics.process(place::LOG_SERVER);
+    let own = metrics.process(Layout::LOG_SERVER);
     worker::announce(&own, 1, 0);
     let socket =
         child.take_fd(LOG_FD).ok_or_else(|| Error::Service("no log socket was handed over".into()))?;
     let for_loop = store.clone();
-    let built = LoopBuilder::new(EngineConfig::default())
+    let built = LoopBuilder::new(EngineConfig { backend: Backend::Epoll, ..EngineConfig::default() })
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
         .metrics(own.without_first_listeners(server.listeners.len()))
         .build()
         .map_err(Error::Service)?;
     let waker = child.waker();
-    let event_loop =
-        WorkerLoops::start(vec![built], None, &Threads::of_log_server(&server.config), move || waker.wake())?;
+    let built = Built::of_loop(built, Threads::of_log_server(&server.config));
+    let event_loop = WorkerLoops::start(built, move || waker.wake())?;
     event_loop.publish(std::slice::from_ref(&own));
     tracing::info!(dir = %server.config.log_dir().display(), "storing records");
     child.ready().map_err(Error::system("telling the master"))?;
     own.set(ProcessWord::State, ProcessState::Ready as u64);
-    let watch = Watch::new(server, own.clone(), Some(client.clone()));
+    let watch = Watch::new(server, Seat::Loop(0), own.clone(), Some(client.clone()));
     let outcome = serve(server, &mut child, event_loop, &store, watch);
     own.set(ProcessWord::State, ProcessState::Ended as u64);
     // The loop has ended, so nothing is appended any more but by this process itself.

@@ -1,205 +1,129 @@
-//! `WorkerLoops`: the event loops of a process, each on a thread of its own.
+//! `WorkerLoops`: the event loops of a process and their acceptor, each on a thread of its own.
 
-use std::os::fd::OwnedFd;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_engine::{
-    Dispatch, EngineConfig, Epoll, HandlerPool, Loop, LoopBuilder, LoopHandle, Metrics, ProcessMetrics,
-    ProcessWord, Socket, TimerKind, Trigger,
-};
-use tidegate_sys::socket::set_nodelay;
+use tidegate_engine::{HandlerPool, ProcessMetrics, ProcessWord};
 
+use super::build::{Built, Handles};
 use super::threads::{Started, Threads};
-use crate::config;
-use crate::status::StatusSource;
-use crate::{Error, ServerBuilder};
+use crate::Error;
+use crate::layout::Seat;
 
-/// A loop that has not been started, and the handle to it.
-pub(crate) type Built = (Loop<Epoll>, LoopHandle);
-
-/// A listener's socket for one loop.
-#[derive(Debug)]
-pub(crate) struct Listening {
-    pub(crate) fd: OwnedFd,
-    /// Others poll it too, and each connection is to wake one of them.
-    pub(crate) shared: bool,
-    /// The real address.
-    pub(crate) address: String,
-}
-
-/// Builds the services and the loop around them.
-pub(crate) fn build_loop(
-    server: &ServerBuilder,
-    metrics: &Metrics,
-    own: &ProcessMetrics,
-    sockets: Vec<Listening>,
-    pool: Option<&HandlerPool>,
-) -> Result<Built, Error> {
-    let listeners = server.listener_metas(sockets.iter().map(|socket| socket.address.as_str()));
-    let status = StatusSource { metrics: metrics.clone(), listeners, loops: server.loop_count() };
-    let mut builder = LoopBuilder::new(engine_config(server)?).metrics(own.clone());
-    if let Some(pool) = pool {
-        builder = builder.pool(pool);
-    }
-    let mut with_delay = Vec::new();
-    for (listener, Listening { fd, shared, .. }) in server.listeners.iter().zip(sockets) {
-        if !listener.options.tcp.nodelay {
-            with_delay.push(fd.try_clone().map_err(Error::system("sharing a socket"))?);
-        }
-        let socket = if shared { Socket::shared(fd) } else { Socket::own(fd) };
-        builder = builder.listen_boxed(&listener.name, socket, (listener.factory)(&status));
-    }
-    let built = builder.build().map_err(Error::Service)?;
-    // The loop sets `TCP_NODELAY` on whatever it is given.
-    with_delay
-        .iter()
-        .try_for_each(|socket| set_nodelay(socket, false))
-        .map_err(Error::system("setting an option of a socket"))?;
-    Ok(built)
-}
-
-/// What a loop may take: its share of what the worker may.
-fn engine_config(server: &ServerBuilder) -> Result<EngineConfig, Error> {
-    Ok(EngineConfig {
-        max_connections: server.config.engine.max_connections.div_ceil(server.loop_count()),
-        trigger: match server.config.engine.trigger {
-            config::Trigger::Level => Trigger::Level,
-            config::Trigger::Edge => Trigger::Edge,
-            config::Trigger::Oneshot => Trigger::Oneshot,
-        },
-        dispatch: match server.config.engine.dispatch {
-            config::Dispatch::Inline => Dispatch::Inline,
-            config::Dispatch::Pool => Dispatch::Pool,
-            other @ (config::Dispatch::Reactor | config::Dispatch::LeaderFollower) => {
-                return Err(Error::Service(
-                    format!("engine.dispatch = \"{other}\" is not yet supported").into(),
-                ));
-            }
-        },
-        timers: match server.config.engine.timers {
-            config::Timers::Wheel => TimerKind::Wheel,
-            config::Timers::Heap => TimerKind::Heap,
-            config::Timers::Tree => TimerKind::Tree,
-            config::Timers::List => TimerKind::List,
-        },
-        ..EngineConfig::default()
-    })
-}
-
-/// The pool of handlers that the loops of a worker share, when `engine.dispatch` has one.
-pub(crate) fn start_pool(server: &ServerBuilder, threads: &Threads) -> Result<Option<HandlerPool>, Error> {
-    let engine = &server.config.engine;
-    if engine.dispatch != config::Dispatch::Pool {
-        return Ok(None);
-    }
-    let count = usize::try_from(engine.pool_threads.resolve(MAX_POOL_THREADS)).unwrap_or(1).max(1);
-    threads.start_pool(count).map(Some)
-}
-
-/// What `"auto"` stops at on a very large machine.
-const MAX_POOL_THREADS: u32 = 1024;
-
-/// Running event loops, and the pool that handles their messages.
+/// Running event loops, their acceptor when they have one, and the pool that handles their messages.
 #[derive(Debug)]
 pub(crate) struct WorkerLoops {
-    loops: Vec<RunningLoop>,
+    /// In the order of the seats: the loops, then the acceptor.
+    runners: Vec<Runner>,
+    handles: Handles,
     /// Stopped when the loops have ended, since each waits for its messages.
     pool: Option<HandlerPool>,
 }
 
+/// A loop or an acceptor on its thread.
 #[derive(Debug)]
-struct RunningLoop {
-    handle: LoopHandle,
+struct Runner {
+    seat: Seat,
     thread: Started,
     ended: Arc<AtomicBool>,
 }
 
 impl WorkerLoops {
-    /// Starts a thread for each loop; `at_end` is called on it when its loop has ended.
-    pub(crate) fn start(
-        built: Vec<Built>,
-        pool: Option<HandlerPool>,
-        threads: &Threads,
-        at_end: impl Fn() + Clone + Send + 'static,
-    ) -> Result<Self, Error> {
-        let mut loops = Self { loops: Vec::with_capacity(built.len()), pool };
-        for (index, built) in built.into_iter().enumerate() {
-            match RunningLoop::start(built, index, threads, at_end.clone()) {
-                Ok(running) => loops.loops.push(running),
-                Err(error) => {
-                    loops.stop();
-                    return Err(error);
-                }
+    /// Starts a thread for each loop, and then one for the acceptor; `at_end` is called on each when it has ended.
+    pub(crate) fn start(built: Built, at_end: impl Fn() + Clone + Send + 'static) -> Result<Self, Error> {
+        let Built { loops, acceptor, handles, pool, threads } = built;
+        let mut runners = Vec::with_capacity(loops.len() + 1);
+        let started = || -> Result<(), Error> {
+            for (index, mut event_loop) in loops.into_iter().enumerate() {
+                let run = move || event_loop.run();
+                runners.push(Runner::start(Seat::Loop(index), &threads, run, at_end.clone())?);
             }
+            if let Some(mut acceptor) = acceptor {
+                runners.push(Runner::start(Seat::Acceptor, &threads, move || acceptor.run(), at_end)?);
+            }
+            Ok(())
+        };
+        let outcome = started();
+        let this = Self { runners, handles, pool };
+        if outcome.is_err() {
+            this.stop();
         }
-        Ok(loops)
+        outcome.map(|()| this)
     }
 
-    /// Enters each thread into the place of its loop.
+    /// Enters each thread into its place.
     pub(crate) fn publish(&self, places: &[ProcessMetrics]) {
-        for (running, place) in self.loops.iter().zip(places) {
-            place.set(ProcessWord::Tid, running.thread.about.tid);
-            place.set(ProcessWord::ThreadStack, running.thread.about.stack);
+        for (runner, place) in self.runners.iter().zip(places) {
+            place.set(ProcessWord::Tid, runner.thread.about.tid);
+            place.set(ProcessWord::ThreadStack, runner.thread.about.stack);
         }
     }
 
     pub(crate) fn quit(&self, grace: Duration) {
-        self.loops.iter().for_each(|running| running.handle.quit(grace));
+        match &self.handles {
+            Handles::Loops(handles) => handles.iter().for_each(|handle| handle.quit(grace)),
+            Handles::Acceptor(handle) => handle.quit(grace),
+        }
     }
 
     pub(crate) fn stop(&self) {
-        self.loops.iter().for_each(|running| running.handle.stop());
+        match &self.handles {
+            Handles::Loops(handles) => handles.iter().for_each(tidegate_engine::LoopHandle::stop),
+            Handles::Acceptor(handle) => handle.stop(),
+        }
     }
 
-    /// Whether a loop has ended; its thread may still be about to.
+    /// Whether a loop or the acceptor has ended; its thread may still be about to.
     pub(crate) fn has_ended(&self) -> bool {
-        self.loops.iter().any(RunningLoop::has_ended)
+        self.runners.iter().any(Runner::has_ended)
     }
 
-    /// Whether all loops have ended.
+    /// Whether all of them have ended.
     pub(crate) fn is_finished(&self) -> bool {
-        self.loops.iter().all(RunningLoop::has_ended)
+        self.runners.iter().all(Runner::has_ended)
     }
 
-    /// Waits for the end of all loops. The error is that of the first one that failed.
+    /// Waits for the end of them all. The error is that of the first one that failed, the acceptor last: it fails when its
+    /// loops have.
     pub(crate) fn join(self) -> Result<(), Error> {
-        let outcomes: Vec<_> = self.loops.into_iter().map(RunningLoop::join).collect();
+        let outcomes: Vec<_> = self.runners.into_iter().map(Runner::join).collect();
         if let Some(pool) = self.pool {
             pool.stop();
         }
-        let first: Result<(), std::io::Error> = outcomes.into_iter().collect();
+        let first: io::Result<()> = outcomes.into_iter().collect();
         first.map_err(Error::system("event loop"))
     }
 }
 
-impl RunningLoop {
+impl Runner {
     fn start(
-        (mut event_loop, handle): Built,
-        index: usize,
+        seat: Seat,
         threads: &Threads,
+        run: impl FnOnce() -> io::Result<()> + Send + 'static,
         at_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let ended = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&ended);
-        let thread = threads.spawn(format!("loop-{index}"), index, move || {
+        let thread = threads.spawn(seat, move || {
             // Runs also when the loop panics, which would otherwise leave a process that serves nobody.
             let _at_end = AtEnd(Some(move || {
                 flag.store(true, Ordering::Release);
                 at_end();
             }));
-            event_loop.run()
+            run()
         })?;
-        Ok(Self { handle, thread, ended })
+        Ok(Self { seat, thread, ended })
     }
 
     fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn join(self) -> std::io::Result<()> {
-        self.thread.thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the event loop panicked")))
+    fn join(self) -> io::Result<()> {
+        let panicked = |_| Err(io::Error::other(format!("the thread {} panicked", self.seat)));
+        self.thread.thread.join().unwrap_or_else(panicked)
     }
 }
 
@@ -210,5 +134,78 @@ impl<F: FnOnce()> Drop for AtEnd<F> {
         if let Some(at_end) = self.0.take() {
             at_end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc::{self, Receiver};
+
+    use tidegate_engine::{AcceptorBuilder, Balance, EngineConfig, LoopBuilder, LoopHandle, Socket};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::echo;
+
+    /// Two loops and their acceptor, with handles to the single loops.
+    fn built(cpus: &[&str]) -> (Built, Vec<LoopHandle>) {
+        let mut config = Config::default();
+        config.engine.cpu_affinity = cpus.iter().map(|set| set.parse().unwrap()).collect();
+        let builder = || LoopBuilder::new(EngineConfig::default());
+        let pair = |_| builder().listen("main", Socket::handed_over(), || Ok(echo())).build().unwrap();
+        let (loops, handles): (Vec<_>, Vec<_>) = (0..2).map(pair).unzip();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let acceptor = AcceptorBuilder::new(Balance::RoundRobin, handles.clone()).listen("main", socket);
+        let (acceptor, handle) = acceptor.build().unwrap();
+        let (acceptor, own) = (Some(acceptor), Handles::Acceptor(handle));
+        let threads = Threads::of_worker(&config, 0, 2);
+        (Built { loops, acceptor, handles: own, pool: None, threads }, handles)
+    }
+
+    /// Starts them; each end is told to the receiver.
+    fn start(built: Built) -> (Result<WorkerLoops, Error>, Receiver<()>) {
+        let (sender, ends) = mpsc::channel();
+        // Whoever is not interested any more has gone.
+        let tell = move || sender.send(()).unwrap_or_default();
+        (WorkerLoops::start(built, tell), ends)
+    }
+
+    #[test]
+    fn an_acceptor_without_loops_has_failed() {
+        let (built, handles) = built(&[]);
+        let (loops, ends) = start(built);
+        let loops = loops.unwrap();
+        handles.iter().for_each(LoopHandle::stop);
+        (0..3).for_each(|_| ends.recv().unwrap());
+        assert!(loops.is_finished());
+        let error = loops.join().unwrap_err();
+        assert_eq!(
+            super::super::worker::chain(&error),
+            "event loop: no event loop is left that takes connections"
+        );
+    }
+
+    #[test]
+    fn the_end_of_one_is_seen_and_the_others_can_still_be_stopped() {
+        let (built, handles) = built(&[]);
+        let (loops, ends) = start(built);
+        let loops = loops.unwrap();
+        assert!(!loops.has_ended());
+        handles[1].stop();
+        ends.recv().unwrap();
+        assert!(loops.has_ended() && !loops.is_finished());
+        loops.stop();
+        loops.join().unwrap();
+    }
+
+    #[test]
+    fn what_was_started_before_a_thread_that_cannot_be_is_stopped() {
+        let first = tidegate_sys::thread::affinity().unwrap()[0].to_string();
+        let (built, _handles) = built(&[&first, "1023"]);
+        let (loops, ends) = start(built);
+        assert!(loops.unwrap_err().to_string().contains("cannot be bound to the processors 1023"));
+        ends.recv().unwrap();
+        assert!(ends.recv().is_err(), "the other loop and the acceptor have never run");
     }
 }

@@ -21,9 +21,10 @@ use super::log_server::LOG_FD;
 use super::operated::Locked;
 use super::worker::{LISTEN_PREFIX, METRICS_FD, SHARED_SUFFIX, SharedWords, announce, chain};
 use super::{logging, operated};
+use crate::layout::Layout;
 use crate::server::{OnReady, Ready};
 use crate::sockets::Bound;
-use crate::status::{ProcessState, StatusSource, place};
+use crate::status::{ProcessState, StatusSource};
 use crate::{Error, ServerBuilder};
 
 /// The name under which the configuration is handed over.
@@ -65,14 +66,14 @@ fn serve(
         }
         false => (None, None),
     };
-    let processes = place::of_loop(usize::try_from(workers).unwrap_or(usize::MAX), server.loop_count(), 0);
-    let words = Metrics::words_needed(processes, server.counted_listeners());
+    let places = server.layout().places(usize::try_from(workers).unwrap_or(usize::MAX));
+    let words = Metrics::words_needed(places, server.counted_listeners());
     let memory = SharedMemory::create("tidegate-metrics", words * size_of::<u64>())
         .map_err(Error::system("making the counters"))?;
     let metrics_fd =
         Arc::new(memory.as_fd().try_clone_to_owned().map_err(Error::system("sharing the counters"))?);
     let metrics = Metrics::new(Arc::new(SharedWords(memory)), server.counted_listeners());
-    announce(&metrics.process(place::MASTER), 0, 0);
+    announce(&metrics.process(Layout::MASTER), 0, 0);
 
     let children = children(&server, &bound, workers, &metrics_fd, log_socket)?;
     let limits = Limits { shutdown_timeout: server.config.process.shutdown_timeout, ..Limits::default() };
@@ -86,7 +87,7 @@ fn serve(
     options.control = control;
     let listeners = server.listener_metas(bound.iter().map(|b| b.address.as_str()));
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    let status = StatusSource { metrics, listeners, loops: server.loop_count() };
+    let status = StatusSource { metrics, listeners, layout: server.layout() };
     let hooks = Hooks { status, ready, on_ready: server.on_ready.take(), log, bound };
     let code = Master::new(signals, options, hooks).run()?;
     if server.operated {
@@ -116,14 +117,14 @@ fn children(
     if let Some(socket) = log_socket {
         children.push(common(Role::LogServer).fd(LOG_FD, Arc::new(socket)));
     }
-    let loops = server.loop_count();
+    let slots = server.slots_per_worker();
     for index in 0..workers {
         let mut child = common(Role::Worker(index));
         for (number, listener) in bound.iter().enumerate() {
             let suffix = if listener.shared { SHARED_SUFFIX } else { "" };
-            for event_loop in 0..loops {
-                let socket = listener.for_slot(usize::try_from(index).unwrap_or(0) * loops + event_loop);
-                let name = format!("{LISTEN_PREFIX}{number}:{event_loop}{suffix}");
+            for slot in 0..slots {
+                let socket = listener.for_slot(usize::try_from(index).unwrap_or(0) * slots + slot);
+                let name = format!("{LISTEN_PREFIX}{number}:{slot}{suffix}");
                 child = child.fd(name, Arc::clone(socket));
             }
         }
@@ -142,7 +143,7 @@ struct Hooks {
 
 impl Hooks {
     fn set_state(&self, state: ProcessState) {
-        self.status.metrics.process(place::MASTER).set(ProcessWord::State, state as u64);
+        self.status.metrics.process(Layout::MASTER).set(ProcessWord::State, state as u64);
     }
 }
 
@@ -156,16 +157,14 @@ impl MasterHooks for Hooks {
 
     fn on_change(&mut self, snapshot: &Snapshot) {
         if let Some(log) = &self.log {
-            self.status.metrics.process(place::MASTER).set(ProcessWord::LogDropped, log.dropped());
+            self.status.metrics.process(Layout::MASTER).set(ProcessWord::LogDropped, log.dropped());
         }
         // A child that was killed could not say so itself.
         for child in snapshot.children.iter().filter(|child| child.pid.is_none()) {
             let places = match child.role {
-                Role::LogServer => place::LOG_SERVER..place::LOG_SERVER + 1,
+                Role::LogServer => Layout::LOG_SERVER..Layout::LOG_SERVER + 1,
                 Role::Worker(index) => {
-                    let first =
-                        place::of_loop(usize::try_from(index).unwrap_or(usize::MAX), self.status.loops, 0);
-                    first..first + self.status.loops
+                    self.status.layout.of_worker(usize::try_from(index).unwrap_or(usize::MAX))
                 }
             };
             for process in places.map(|place| self.status.metrics.process(place)) {

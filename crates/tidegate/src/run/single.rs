@@ -6,78 +6,75 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
-use tidegate_engine::{EngineConfig, HandlerPool, LoopBuilder, Metrics, ProcessWord, Socket};
+use tidegate_engine::{Backend, EngineConfig, LoopBuilder, Metrics, ProcessMetrics, ProcessWord, Socket};
 use tidegate_log::{LogClient, LogServer, SharedStore};
 use tidegate_process::Signals;
 use tidegate_sys::signal::{self, Signal};
 
-use super::loops::{Built, Listening, WorkerLoops, build_loop, start_pool};
+use super::build::{Built, Listening};
+use super::loops::WorkerLoops;
 use super::operated::Locked;
-use super::threads::Threads;
 use super::watch::Watch;
 use super::worker::announce;
 use super::{logging, operated};
+use crate::layout::Layout;
 use crate::server::{Ready, SpawnedServer};
 use crate::sockets::Bound;
-use crate::status::{ProcessState, place};
+use crate::status::ProcessState;
 use crate::{Error, ServerBuilder};
 
 /// Starts the server on a thread of this process.
 pub(crate) fn spawn(server: &ServerBuilder) -> Result<SpawnedServer, Error> {
     let metrics = counters(server);
     let parts = prepare(server, &metrics, Duration::ZERO)?;
-    let loops = start_loops(server, &metrics, (parts.built, parts.pool, parts.threads), || {})?;
+    let loops = start_loops(server, &metrics, parts.built, || {})?;
     Ok(SpawnedServer { ready: parts.ready, loops: Some(loops), bound: parts.bound })
 }
 
 struct Parts {
-    built: Vec<Built>,
-    pool: Option<HandlerPool>,
-    threads: Threads,
+    built: Built,
     ready: Ready,
     bound: Vec<Bound>,
 }
 
 /// The counters of a master's place that stays vacant, the log server's loop, and those of the one worker.
 fn counters(server: &ServerBuilder) -> Metrics {
-    Metrics::on_heap_for(place::of_loop(1, server.loop_count(), 0), server.counted_listeners())
+    Metrics::on_heap_for(server.layout().places(1), server.counted_listeners())
 }
 
-/// Binds the listeners and builds the loop.
+/// The places of the one worker.
+fn places(server: &ServerBuilder, metrics: &Metrics) -> Vec<ProcessMetrics> {
+    server.layout().of_worker(0).map(|place| metrics.process(place)).collect()
+}
+
+/// Binds the listeners and builds the loops.
 fn prepare(server: &ServerBuilder, metrics: &Metrics, patience: Duration) -> Result<Parts, Error> {
     let mut bound = server.bind(1, patience)?;
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    let threads = Threads::of_worker(&server.config, 0, server.loop_count());
-    let pool = start_pool(server, &threads)?;
-    let mut built = Vec::with_capacity(server.loop_count());
-    for number in 0..server.loop_count() {
-        let own = metrics.process(place::of_loop(0, server.loop_count(), number));
-        announce(&own, 2, 0);
-        let mut sockets = Vec::with_capacity(bound.len());
-        for listener in &bound {
-            let fd = listener.for_slot(number).try_clone().map_err(Error::system("sharing a socket"))?;
-            let (shared, address) = (listener.shared, listener.address.clone());
-            sockets.push(Listening { fd, shared, address });
-        }
-        built.push(build_loop(server, metrics, &own, sockets, pool.as_ref())?);
-    }
-    metrics.process(place::FIRST_WORKER).set(ProcessWord::State, ProcessState::Ready as u64);
-    // The loops' descriptors are the only ones, so that peers are refused once they have let go of them.
+    places(server, metrics).iter().for_each(|place| announce(place, 2, 0));
+    let sockets_of = |slot: usize| {
+        let of = |listener: &Bound| {
+            let fd = listener.for_slot(slot).try_clone().map_err(Error::system("sharing a socket"))?;
+            Ok(Listening { fd, shared: listener.shared, address: listener.address.clone() })
+        };
+        bound.iter().map(of).collect()
+    };
+    let built = Built::new(server, metrics, 0, sockets_of)?;
+    metrics.process(Layout::FIRST_WORKER).set(ProcessWord::State, ProcessState::Ready as u64);
+    // The descriptors of who accepts are the only ones, so that peers are refused once they have let go of them.
     bound.iter_mut().for_each(|listener| listener.sockets.clear());
-    Ok(Parts { built, pool, threads, ready, bound })
+    Ok(Parts { built, ready, bound })
 }
 
 /// Starts the loops of the one worker.
 fn start_loops(
     server: &ServerBuilder,
     metrics: &Metrics,
-    parts: (Vec<Built>, Option<HandlerPool>, Threads),
+    built: Built,
     at_end: impl Fn() + Clone + Send + 'static,
 ) -> Result<WorkerLoops, Error> {
-    let (built, pool, threads) = parts;
-    let loops = WorkerLoops::start(built, pool, &threads, at_end)?;
-    let places = (0..server.loop_count()).map(|number| place::of_loop(0, server.loop_count(), number));
-    loops.publish(&places.map(|place| metrics.process(place)).collect::<Vec<_>>());
+    let loops = WorkerLoops::start(built, at_end)?;
+    loops.publish(&places(server, metrics));
     Ok(loops)
 }
 
@@ -87,8 +84,8 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
     let on_ready = server.on_ready.take();
     let metrics = counters(&server);
     let watches = |log: Option<LogClient>| -> Vec<Watch> {
-        let places = (0..server.loop_count()).map(|number| place::of_loop(0, server.loop_count(), number));
-        places.map(|place| Watch::new(&server, metrics.process(place), log.clone())).collect()
+        let seats = server.layout().seats().zip(places(&server, &metrics));
+        seats.map(|(seat, own)| Watch::new(&server, seat, own, log.clone())).collect()
     };
     if !server.operated {
         return serve(
@@ -103,9 +100,9 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
     let (client, store) = logging::to_store(&server.config, "worker 0")?;
     let socket = operated::bind_log_socket(&server.config)?;
     let for_loop = store.clone();
-    let log_place = metrics.process(place::LOG_SERVER);
+    let log_place = metrics.process(Layout::LOG_SERVER);
     announce(&log_place, 1, 0);
-    let log_loop = LoopBuilder::new(EngineConfig::default())
+    let log_loop = LoopBuilder::new(EngineConfig { backend: Backend::Epoll, ..EngineConfig::default() })
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
         .metrics(log_place.without_first_listeners(server.listeners.len()))
         .spawn()
@@ -141,11 +138,11 @@ fn serve(
     for (listener, address) in &parts.ready.listeners {
         tracing::info!(listener, address, "listening");
     }
-    let own = metrics.process(place::FIRST_WORKER);
+    let own = metrics.process(Layout::FIRST_WORKER);
     let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let ended = Arc::new(ended.map_err(|errno| Error::system("making a waker")(errno.into()))?);
     let waker = Arc::clone(&ended);
-    let loops = start_loops(server, metrics, (parts.built, parts.pool, parts.threads), move || {
+    let loops = start_loops(server, metrics, parts.built, move || {
         // A counter of 1 always fits.
         let _ = rustix::io::write(&waker, &1u64.to_ne_bytes());
     })?;
@@ -164,7 +161,8 @@ fn serve(
             Err(errno) => return Err(Error::system("waiting for signals")(errno.into())),
         }
         if loops.has_ended() && !told {
-            // A loop that ends by itself has failed; without it a part of the connections would not be served.
+            // A loop that ends by itself has failed; without it a part of the connections would not be served, and
+            // without the acceptor none.
             loops.stop();
         }
         let Some(received) = signals.read().map_err(Error::system("reading signals"))? else { continue };
@@ -195,4 +193,83 @@ fn serve(
     tracing::info!("stopped");
     parts.bound.iter().for_each(Bound::remove_file);
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+
+    use tidegate_engine::{Flow, Io};
+
+    use super::*;
+    use crate::config::{Accept, Acceptor, Balance};
+    use crate::{Server, Stream};
+
+    /// Answers with the thread that serves the connection.
+    fn own_thread() -> Stream<impl Fn(&mut Io<'_>, &[u8]) -> Flow + Send + Sync + 'static> {
+        Stream::new(|io, _| {
+            io.send(std::thread::current().name().unwrap_or("unnamed").as_bytes());
+            Flow::Continue
+        })
+    }
+
+    /// Three loops and an acceptor, with a listener on TCP and one at `path`.
+    fn spawn_main(balance: Balance, accept: Accept, path: &std::path::Path) -> SpawnedServer {
+        let mut server = Server::builder().listen("127.0.0.1:0", own_thread).loops(3);
+        server = server.listen(format!("unix:{}", path.display()), own_thread);
+        server.config.engine.acceptor = Acceptor::Main;
+        server.config.engine.balance = balance;
+        server.config.process.accept = accept;
+        server.spawn().unwrap()
+    }
+
+    fn thread_of(mut stream: impl Read + Write) -> String {
+        stream.write_all(b"?").unwrap();
+        let mut answer = [0; 16];
+        let len = stream.read(&mut answer).unwrap();
+        String::from_utf8(answer[..len].to_vec()).unwrap()
+    }
+
+    #[track_caller]
+    fn check(balance: Balance, expect: impl Fn(&[String]) -> bool) {
+        for accept in [Accept::Reuseport, Accept::Shared] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("s");
+            let server = spawn_main(balance, accept, &path);
+            let clients: Vec<_> =
+                (0..6).map(|_| TcpStream::connect(server.address("main").unwrap()).unwrap()).collect();
+            let threads: Vec<String> = clients.iter().map(thread_of).collect();
+            assert!(expect(&threads), "{accept}: {threads:?}");
+            let local = UnixStream::connect(&path).unwrap();
+            assert!(thread_of(&local).starts_with("loop-"));
+            server.quit(Duration::from_secs(30));
+            for mut client in clients {
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "an idle stream is ended in order");
+            }
+            drop(local);
+            server.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_acceptor_spreads_connections_over_the_loops_of_the_process() {
+        let even = ["loop-0", "loop-1", "loop-2", "loop-0", "loop-1", "loop-2"];
+        check(Balance::RoundRobin, |threads| threads == even);
+        check(Balance::LeastConnections, |threads| threads == even);
+        check(Balance::Hash, |threads| threads.iter().all(|thread| *thread == threads[0]));
+    }
+
+    #[test]
+    fn a_dropped_server_stops_its_acceptor_and_its_loops() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = spawn_main(Balance::RoundRobin, Accept::Reuseport, &folder.path().join("s"));
+        let address = server.address("main").unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        assert_eq!(thread_of(&client), "loop-0");
+        drop(server);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    }
 }

@@ -14,6 +14,7 @@ use tidegate_sys::thread;
 
 use crate::Error;
 use crate::config::{Config, CpuSet};
+use crate::layout::Seat;
 
 /// What to start threads with.
 #[derive(Clone, Debug)]
@@ -79,20 +80,23 @@ impl Threads {
         Self { stack, cpus: Vec::new(), nice: 0, loops: 1, before: 0 }
     }
 
-    /// Starts thread number `index` of the worker, and waits until it has what it is to have.
+    /// Starts a thread, and waits until it has what it is to have. An acceptor may run wherever one of its loops may.
     ///
     /// # Errors
     ///
     /// When no thread can be started, or it cannot be bound or made as nice as it is to be; then `run` was not called.
     pub(crate) fn spawn(
         &self,
-        name: String,
-        index: usize,
+        seat: Seat,
         run: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Started, Error> {
-        let builder = std::thread::Builder::new().name(name).stack_size(self.stack);
+        let builder = std::thread::Builder::new().name(seat.to_string()).stack_size(self.stack);
         let (sender, prepared) = mpsc::sync_channel(1);
-        let (cpus, nice) = (self.cpus_of(index).cloned(), self.nice);
+        let cpus = match seat {
+            Seat::Loop(index) => self.cpus_of(index).cloned(),
+            Seat::Acceptor => self.cpus_of_all(),
+        };
+        let nice = self.nice;
         let body = move || {
             let outcome = enter(cpus.as_ref(), nice);
             let goes_on = outcome.is_ok();
@@ -116,7 +120,7 @@ impl Threads {
     /// As [`spawn`](Self::spawn).
     pub(crate) fn start_pool(&self, threads: usize) -> Result<HandlerPool, Error> {
         let (sender, prepared) = mpsc::sync_channel(threads);
-        let (cpus, nice) = (self.cpus_of_pool(), self.nice);
+        let (cpus, nice) = (self.cpus_of_all(), self.nice);
         let on_start = move |_| {
             // There is room for every thread, and whoever starts the pool waits for them all.
             let _ = sender.send(enter(cpus.as_ref(), nice));
@@ -133,8 +137,20 @@ impl Threads {
         Ok(pool)
     }
 
+    /// How the threads are made that a loop starts for itself when it runs. Its own thread has been given the same before,
+    /// so a refusal here is a rare one, and a record.
+    pub(crate) fn pool_config(&self, threads: usize) -> PoolConfig {
+        let (cpus, nice) = (self.cpus_of_all(), self.nice);
+        let on_start = move |number| {
+            if let Err(unmet) = enter(cpus.as_ref(), nice) {
+                tracing::error!(number, %unmet, "a thread of the pool does not run as configured");
+            }
+        };
+        PoolConfig { threads, stack_bytes: self.stack, on_start: Arc::new(on_start), ..PoolConfig::default() }
+    }
+
     /// The processors of all the worker's loops; `None` when they are not bound.
-    fn cpus_of_pool(&self) -> Option<CpuSet> {
+    fn cpus_of_all(&self) -> Option<CpuSet> {
         let sets = (0..self.loops).filter_map(|index| self.cpus_of(index));
         CpuSet::new(sets.flat_map(|set| set.cpus().iter().copied()))
     }
@@ -203,8 +219,8 @@ mod tests {
         };
         assert_eq!([taken(0), taken(1), taken(2)].concat(), ["0", "1", "2", "0", "1", "2"]);
         assert_eq!(threads(&[], 0, 5).cpus_of(1), None);
-        assert_eq!(threads(&["0", "1", "2"], 0, 2).cpus_of_pool().unwrap().to_string(), "0,2");
-        assert_eq!(threads(&[], 0, 2).cpus_of_pool(), None);
+        assert_eq!(threads(&["0", "1", "2"], 0, 2).cpus_of_all().unwrap().to_string(), "0,2");
+        assert_eq!(threads(&[], 0, 2).cpus_of_all(), None);
     }
 
     #[test]
@@ -225,7 +241,7 @@ mod tests {
             sender.send((thread::affinity().unwrap(), thread::nice().unwrap())).unwrap();
             Ok(())
         };
-        let started = threads(&[&last.to_string()], 19, 0).spawn("loop-0".into(), 0, run).unwrap();
+        let started = threads(&[&last.to_string()], 19, 0).spawn(Seat::Loop(0), run).unwrap();
         assert_eq!(seen.recv().unwrap(), (vec![last], 19));
         assert!(started.about.stack >= 1 << 20, "{:?}", started.about);
         started.thread.join().unwrap().unwrap();
@@ -233,12 +249,12 @@ mod tests {
 
     #[test]
     fn a_thread_that_cannot_have_it_does_not_run() {
-        let error = threads(&["1023"], 0, 0).spawn("loop-0".into(), 0, || panic!("it ran")).unwrap_err();
+        let error = threads(&["1023"], 0, 0).spawn(Seat::Loop(0), || panic!("it ran")).unwrap_err();
         let text = "engine.cpu_affinity: a thread cannot be bound to the processors 1023; this process may use none of them (cpuset(7))";
         assert_eq!(error.to_string(), text);
         let first = thread::affinity().unwrap()[0];
         let sets = format!("{first},1023");
-        let error = threads(&[&sets], 0, 0).spawn("loop-0".into(), 0, || panic!("it ran")).unwrap_err();
+        let error = threads(&[&sets], 0, 0).spawn(Seat::Loop(0), || panic!("it ran")).unwrap_err();
         assert!(error.to_string().ends_with(&format!("may use {first} only (cpuset(7))")), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! `Watch`: looks after the event loop from the main thread of its process.
+//! `Watch`: looks after an event loop, or an acceptor, from the main thread of its process.
 //!
 //! The loop enters when its turn began and which callback it is in; the watch reads that now and then. It asks the loop
 //! for nothing, so that it can tell of one that answers nobody.
@@ -10,10 +10,13 @@ use tidegate_engine::{ProcessMetrics, ProcessWord};
 use tidegate_log::LogClient;
 
 use crate::ServerBuilder;
+use crate::layout::Seat;
 
 /// Watches one loop.
 #[derive(Debug)]
 pub(crate) struct Watch {
+    /// Whose place it is.
+    seat: Seat,
     own: ProcessMetrics,
     log: Option<LogClient>,
     stall_after: Option<Duration>,
@@ -24,9 +27,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(server: &ServerBuilder, own: ProcessMetrics, log: Option<LogClient>) -> Self {
+    pub(crate) fn new(
+        server: &ServerBuilder,
+        seat: Seat,
+        own: ProcessMetrics,
+        log: Option<LogClient>,
+    ) -> Self {
         let names = server.listeners.iter().map(|listener| (listener.name.clone(), listener.service.clone()));
         Self {
+            seat,
             own,
             log,
             stall_after: server.config.engine.stall_after,
@@ -52,6 +61,7 @@ impl Watch {
         }
         self.reported = since;
         self.own.add(ProcessWord::Stalls, 1);
+        let thread = self.seat;
         let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
         match self.own.running_callback() {
             Some(running) => {
@@ -60,6 +70,7 @@ impl Watch {
                 let conn = format!("{}.{}", running.conn.0, running.conn.1);
                 let callback = running.callback;
                 tracing::warn!(
+                    %thread,
                     lasted_ms,
                     service,
                     listener,
@@ -68,7 +79,9 @@ impl Watch {
                     "a callback blocks the event loop"
                 );
             }
-            None => tracing::warn!(lasted_ms, "a turn of the event loop takes long, outside of any callback"),
+            None => {
+                tracing::warn!(%thread, lasted_ms, "a turn of the event loop takes long, outside of any callback");
+            }
         }
     }
 }
@@ -114,7 +127,7 @@ mod tests {
 
         let mut server = Server::builder().listen("127.0.0.1:0", crate::echo);
         server.config.engine.stall_after = Some(Duration::from_millis(20));
-        let mut watch = Watch::new(&server, own.clone(), None);
+        let mut watch = Watch::new(&server, Seat::Loop(0), own.clone(), None);
         watch.look();
         assert_eq!(own.get(ProcessWord::Stalls), 0, "a loop that waits does not stall");
 

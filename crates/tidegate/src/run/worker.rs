@@ -9,17 +9,17 @@ use tidegate_log::LogClient;
 use tidegate_process::{Child, ChildEvent};
 use tidegate_sys::shared::SharedMemory;
 
+use super::build::{Built, Listening};
 use super::logging;
-use super::loops::{Listening, WorkerLoops, build_loop, start_pool};
-use super::threads::Threads;
+use super::loops::WorkerLoops;
 use super::watch::Watch;
 use crate::sockets::real_address;
-use crate::status::{ProcessState, place, unix_time};
+use crate::status::{ProcessState, unix_time};
 use crate::{Error, ServerBuilder};
 
 /// The name under which the counters are handed over.
 pub(crate) const METRICS_FD: &str = "metrics";
-/// What the names of listening sockets begin with.
+/// What the names of listening sockets begin with; behind it stand the number of the listener and the slot in the worker.
 pub(crate) const LISTEN_PREFIX: &str = "listen:";
 
 /// Plays the part of worker `index` until it is told to end.
@@ -46,28 +46,25 @@ fn serve(
 ) -> Result<(), Error> {
     let metrics = metrics_of(server, child)?;
     let worker = usize::try_from(index).unwrap_or(usize::MAX);
-    let places: Vec<ProcessMetrics> = (0..server.loop_count())
-        .map(|number| metrics.process(place::of_loop(worker, server.loop_count(), number)))
-        .collect();
+    let places: Vec<ProcessMetrics> =
+        server.layout().of_worker(worker).map(|place| metrics.process(place)).collect();
     places.iter().for_each(|place| announce(place, 2, index.into()));
     let own = places[0].clone();
     let timeout = server.config.process.shutdown_timeout;
-    let threads = Threads::of_worker(&server.config, worker, server.loop_count());
-    let pool = start_pool(server, &threads)?;
     let mut inherited = child.take_fds_with_prefix(LISTEN_PREFIX);
-    let mut built = Vec::with_capacity(places.len());
-    for (number, place) in places.iter().enumerate() {
-        let sockets = take_sockets(server, &mut inherited, number)?;
-        built.push(build_loop(server, &metrics, place, sockets, pool.as_ref())?);
-    }
+    let built = Built::new(server, &metrics, worker, |slot| take_sockets(server, &mut inherited, slot))?;
     let waker = child.waker();
-    let loops = WorkerLoops::start(built, pool, &threads, move || waker.wake())?;
+    let loops = WorkerLoops::start(built, move || waker.wake())?;
     loops.publish(&places);
     own.set(ProcessWord::State, ProcessState::Ready as u64);
-    tracing::info!(listeners = server.listeners.len(), loops = places.len(), "worker serves");
+    tracing::info!(listeners = server.listeners.len(), loops = server.loop_count(), "worker serves");
     child.ready().map_err(Error::system("telling the master"))?;
-    let mut watches: Vec<Watch> =
-        places.into_iter().map(|place| Watch::new(server, place, log.cloned())).collect();
+    let mut watches: Vec<Watch> = server
+        .layout()
+        .seats()
+        .zip(places)
+        .map(|(seat, own)| Watch::new(server, seat, own, log.cloned()))
+        .collect();
     let interval = watches[0].interval();
     let mut give_up_at = None;
     let mut told = false;
@@ -93,7 +90,8 @@ fn serve(
             }
             Some(ChildEvent::Woken) if loops.is_finished() => break,
             Some(ChildEvent::Woken) if loops.has_ended() && !told => {
-                // A loop that ends by itself has failed; without it a part of the connections would not be served.
+                // A loop that ends by itself has failed; without it a part of the connections would not be served, and
+                // without the acceptor none.
                 told = true;
                 loops.stop();
             }
@@ -113,15 +111,15 @@ fn serve(
 /// How long after its time-out a loop without a master is given up.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// The sockets that loop `number` accepts from, in the order of the listeners.
+/// The sockets in a slot of this worker, in the order of the listeners.
 fn take_sockets(
     server: &ServerBuilder,
     inherited: &mut Vec<(String, OwnedFd)>,
-    number: usize,
+    slot: usize,
 ) -> Result<Vec<Listening>, Error> {
     let mut sockets = Vec::with_capacity(server.listeners.len());
     for (index, listener) in server.listeners.iter().enumerate() {
-        let wanted = format!("{index}:{number}");
+        let wanted = format!("{index}:{slot}");
         let found =
             inherited.iter().position(|(name, _)| name.strip_suffix(SHARED_SUFFIX).unwrap_or(name) == wanted);
         let Some(at) = found else {

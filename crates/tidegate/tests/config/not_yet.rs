@@ -17,15 +17,6 @@ fn later_features_are_refused() {
         ("process.drain_timeout=60s", "process.drain_timeout", "\"1m\" is not yet supported", "\"0s\""),
         ("process.max_generations=9", "process.max_generations", "9 is not yet supported", "8"),
         ("process.hang_timeout=0s", "process.hang_timeout", "\"0s\" is not yet supported", "\"30s\""),
-        ("engine.backend=uring", "engine.backend", "\"uring\" is not yet supported", "\"auto\" or \"epoll\""),
-        (
-            "engine.dispatch=leader-follower",
-            "engine.dispatch",
-            "\"leader-follower\" is not yet supported",
-            "\"inline\" or \"pool\"",
-        ),
-        ("engine.acceptor=main", "engine.acceptor", "\"main\" is not yet supported", "\"each\""),
-        ("engine.balance=hash", "engine.balance", "\"hash\" is not yet supported", "\"round-robin\""),
         (
             "listen.web.service=syslog",
             "listen.web.service",

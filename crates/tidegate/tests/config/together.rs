@@ -22,16 +22,16 @@ TIDEGATE_GATEWAY_ON_UNKNOWN: gateway.on_unknown: unknown value \"dorp\"; did you
 
 #[test]
 fn errors_for_programs() {
-    let given = Given::file("[process]\nworker = 2\n").set("engine.acceptor=main");
+    let given = Given::file("[process]\nworker = 2\n").set("process.daemon=true");
     let expect = serde_json::json!([
         {
             "source": "tidegate.toml:2:1", "file": "tidegate.toml", "line": 2, "column": 1, "key": "process.worker",
             "message": "unknown key \"worker\" in [process]", "nearest": "\"workers\"", "allowed": null,
         },
         {
-            "source": "--set engine.acceptor=main", "file": null, "line": null, "column": null,
-            "key": "engine.acceptor",
-            "message": "\"main\" is not yet supported", "nearest": null, "allowed": "\"each\"",
+            "source": "--set process.daemon=true", "file": null, "line": null, "column": null,
+            "key": "process.daemon",
+            "message": "true is not yet supported", "nearest": null, "allowed": "false",
         },
     ]);
     let errors = given.load().unwrap_err();

@@ -1,0 +1,65 @@
+//! `Source`: what the epoll reactor knows of a connection.
+
+use std::os::fd::OwnedFd;
+
+use crate::slots::{Occupant, Slots};
+use crate::trigger::Interest;
+
+/// A connection's descriptor and what is known of its readiness.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) fd: OwnedFd,
+    pub(crate) generation: u32,
+    /// Receiving is paused by the owner.
+    pub(crate) paused: bool,
+    /// The kernel said readable, and it has not said `EAGAIN` since. Looked at only where it would not say so again.
+    pub(crate) readable: bool,
+    /// The peer half-closed, or the connection broke: read on until the end is seen. Looked at as `readable` is.
+    pub(crate) hung_up: bool,
+    /// The end was reported.
+    pub(crate) ended: bool,
+    /// Stands in the list of connections with more to read.
+    pub(crate) listed: bool,
+    /// Stands in the list of connections whose registration is to be looked at.
+    pub(crate) unsynced: bool,
+    /// The owner waits for [`Completion::Writable`](crate::Completion::Writable).
+    pub(crate) awaits_writable: bool,
+    /// What the kernel watches for; `None` while nothing is watched, since a one-shot registration has fired.
+    pub(crate) registered: Option<Interest>,
+}
+
+pub(crate) type Sources = Slots<Source>;
+
+impl Source {
+    /// A connection that is registered for reading.
+    pub(crate) fn new(fd: OwnedFd, generation: u32) -> Self {
+        Self {
+            fd,
+            generation,
+            paused: false,
+            readable: false,
+            hung_up: false,
+            ended: false,
+            listed: false,
+            unsynced: false,
+            awaits_writable: false,
+            registered: Some(Interest::Read),
+        }
+    }
+}
+
+impl Occupant for Source {
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_costs_sixteen_bytes() {
+        assert_eq!(Sources::SLOT_BYTES, 16);
+    }
+}
