@@ -12,7 +12,7 @@ use tidegate_engine::{BoxError, BoxedService, CounterDef, Service};
 use tidegate_log::LogServer;
 use tidegate_process::{Child, Signals};
 
-use crate::config::{Accept, Acceptor, Address, Config, Count};
+use crate::config::{Accept, Acceptor, Address, Config, Count, Engine};
 use crate::layout::Layout;
 use crate::run;
 use crate::run::loops::WorkerLoops;
@@ -177,6 +177,23 @@ impl ServerBuilder {
         self
     }
 
+    /// Changes how the loops work: the concurrency model and whatever else `[engine]` has.
+    ///
+    /// ```
+    /// use tidegate::config::Dispatch;
+    /// let server = tidegate::Server::builder().engine(|engine| {
+    ///     engine.dispatch = Dispatch::Pool;
+    ///     engine.loops = 2;
+    /// });
+    /// ```
+    ///
+    /// What does not go together is an error of [`run`](Self::run) and [`spawn`](Self::spawn), with the reason. With
+    /// `reactor` and `leader-follower` connections are registered one-shot, whatever `trigger` says.
+    pub fn engine(mut self, change: impl FnOnce(&mut Engine)) -> Self {
+        change(&mut self.config.engine);
+        self
+    }
+
     /// Calls `on_ready` once, in the master, when all workers serve.
     pub fn on_ready(mut self, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Self {
         self.on_ready = Some(Box::new(on_ready));
@@ -223,8 +240,11 @@ impl ServerBuilder {
     }
 
     fn checked(mut self) -> Result<Self, Error> {
-        match self.error.take() {
-            Some(error) => Err(error),
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        match self.config.engine.contradiction() {
+            Some(why) => Err(Error::Service(why.into())),
             None => Ok(self),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::net::{getpeername, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use tidegate::config::{Acceptor, Backend, Dispatch, Engine};
 use tidegate::{Error, Flow, ListenOptions, Reason, Server, SpawnedServer, Stream, discard, echo};
 
 fn spawn_echo() -> SpawnedServer {
@@ -40,6 +41,40 @@ fn an_echo_server_echoes_until_it_is_dropped() {
     held.read_exact(&mut [0]).unwrap();
     drop(server);
     assert_eq!(held.read(&mut [0]).unwrap(), 0, "the server has closed it");
+}
+
+type Change = fn(&mut Engine);
+
+#[test]
+fn a_program_chooses_the_model_for_its_own_service() {
+    let models: [Change; 5] = [
+        |engine| engine.dispatch = Dispatch::Pool,
+        |engine| engine.dispatch = Dispatch::Reactor,
+        |engine| engine.dispatch = Dispatch::LeaderFollower,
+        |engine| engine.backend = Backend::Uring,
+        |engine| (engine.loops, engine.acceptor) = (2, Acceptor::Main),
+    ];
+    for model in models {
+        let server = Server::builder().engine(model).listen("127.0.0.1:0", echo).spawn().unwrap();
+        assert_eq!(exchange(connect(&server, "main"), b"hello"), b"hello");
+    }
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_with_the_reason() {
+    let wrong: [(Change, &str); 3] = [
+        (
+            |engine| (engine.dispatch, engine.backend) = (Dispatch::Reactor, Backend::Uring),
+            "engine.backend: ",
+        ),
+        (|engine| (engine.dispatch, engine.loops) = (Dispatch::LeaderFollower, 2), "engine.loops: "),
+        (|engine| engine.acceptor = Acceptor::Main, "engine.acceptor: "),
+    ];
+    for (change, reason) in wrong {
+        let refused = Server::builder().engine(change).listen("127.0.0.1:0", echo).spawn();
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
 }
 
 #[test]

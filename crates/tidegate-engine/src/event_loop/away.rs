@@ -168,10 +168,10 @@ impl<R: Reactor> Loop<R> {
         conn.unqueued = false;
         std::mem::swap(&mut self.turn.record, &mut errand.record);
         let metrics = &self.sites[site].metrics;
-        metrics.add(ListenerWord::Messages, messages);
         for (counter, n) in self.turn.record.counts.drain(..) {
             metrics.add_service(counter, n);
         }
+        metrics.add(ListenerWord::Messages, messages);
         let mut absence = conn.absence.take();
         if let Some(absence) = &mut absence {
             // A timer that expired meanwhile and was taken back or set anew has not expired for its service.

@@ -13,6 +13,8 @@
 //!
 //! [`Budget`]: crate::Budget
 
+use std::time::Duration;
+
 use tidegate_reactor::{Reactor, Token};
 
 use super::{Loop, Stage};
@@ -195,18 +197,13 @@ impl<R: Reactor> Loop<R> {
         let waiting = self.conns.iter().filter_map(|(token, conn)| {
             let output = conn.output.as_ref()?;
             // What ends anyhow, and only waits for its session, goes first.
-            let stalled = if conn.is_over() {
-                u64::MAX
-            } else {
-                now.saturating_duration_since(conn.last_out).as_secs()
-            };
-            Some((stalled, output.len(), token))
+            let stalled =
+                if conn.is_over() { Duration::MAX } else { now.saturating_duration_since(conn.last_out) };
+            Some((slowness(stalled, output.len()), token))
         });
         let mut waiting: Vec<_> = waiting.collect();
-        waiting.sort_unstable_by_key(|(stalled, bytes, token)| {
-            std::cmp::Reverse((*stalled, *bytes, token.slot))
-        });
-        waiting.into_iter().map(|(_, _, token)| token).collect()
+        waiting.sort_unstable_by_key(|(slowness, token)| std::cmp::Reverse((*slowness, token.slot)));
+        waiting.into_iter().map(|(_, token)| token).collect()
     }
 
     /// Closes a connection for the memory that its output takes; at once, also when its session has yet to come back.
@@ -325,5 +322,23 @@ impl<R: Reactor> Loop<R> {
         } else {
             self.resume_all();
         }
+    }
+}
+
+/// By whole seconds without progress, then by what waits.
+fn slowness(stalled: Duration, bytes: usize) -> (u64, usize) {
+    (stalled.as_secs(), bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_counts_in_whole_seconds_and_then_what_waits() {
+        let of = |ms, bytes| slowness(Duration::from_millis(ms), bytes);
+        assert!(of(1900, 3) > of(1100, 2));
+        assert!(of(1100, 3) > of(1900, 2));
+        assert!(of(2000, 1) > of(1999, 1_000_000));
     }
 }

@@ -44,11 +44,12 @@ impl Ring {
     ///
     /// The first thing that the kernel lacks, forbids or does otherwise.
     pub fn new() -> Result<Self, Unavailable> {
-        let mut trial = Self::with(8, 64, 2, 4096)?;
-        try_receiving(&mut trial)?;
-        try_sending(&mut trial)?;
-        try_accepting(&mut trial)?;
-        drop(trial);
+        // On a thread of its own: what a ring leaves to be done interrupts the next wait of the thread that used it, which
+        // may be one that does not expect it.
+        let trial = std::thread::Builder::new().name("uring-trial".into()).spawn(try_out);
+        let tried =
+            trial.map_err(|error| Unavailable { step: "thread for a trial", errno: errno(&error) })?;
+        tried.join().unwrap_or(Err(Unavailable { step: "trial", errno: Errno::CANCELED }))?;
         Self::with(SUBMISSIONS, COMPLETIONS, BUFFERS, BUFFER_BYTES)
     }
 
@@ -118,6 +119,14 @@ fn check_opcodes(ring: &IoUring) -> Result<(), Unavailable> {
         Some((_, step)) => Err(Unavailable { step, errno: Errno::OPNOTSUPP }),
         None => Ok(()),
     }
+}
+
+/// A small ring does all that a large one will have to.
+fn try_out() -> Result<(), Unavailable> {
+    let mut trial = Ring::with(8, 64, 2, 4096)?;
+    try_receiving(&mut trial)?;
+    try_sending(&mut trial)?;
+    try_accepting(&mut trial)
 }
 
 /// How long a trial's operation may take, which takes microseconds where it works.

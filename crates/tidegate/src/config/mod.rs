@@ -215,6 +215,25 @@ pub struct Engine {
     pub nice: i32,
 }
 
+impl Engine {
+    /// Why this cannot be served, if it cannot: the rules that [`Config::load`] has, for values that a program sets.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let shared_poller = matches!(self.dispatch, Dispatch::Reactor | Dispatch::LeaderFollower);
+        match self {
+            _ if shared_poller && self.backend == Backend::Uring => {
+                Some("engine.backend: io_uring has completions alone, and engine.dispatch hands on readiness")
+            }
+            _ if shared_poller && self.loops != 1 => {
+                Some("engine.loops: engine.dispatch has one poller for all of its threads")
+            }
+            _ if self.acceptor == Acceptor::Main && self.loops == 1 => {
+                Some("engine.acceptor: a main reactor accepts for several loops, and there is one")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// `[[listen]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
