@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tidegate_sys::event::Events;
 use tidegate_timer::Instant;
 
@@ -166,7 +166,7 @@ impl Epoll {
             return Some(Completion::Failed(token, errno));
         }
         let got = loop {
-            match rustix::io::read(fd, &mut self.scratch[..]) {
+            match receive_now(fd, &mut self.scratch) {
                 Err(Errno::INTR) => {}
                 other => break other,
             }
@@ -422,6 +422,12 @@ impl Reactor for Epoll {
     fn waker(&self) -> Waker {
         self.waker.clone()
     }
+}
+
+/// recv(2): the same as read(2) on a socket, without what that does for files.
+#[inline]
+fn receive_now(fd: &OwnedFd, buf: &mut [u8]) -> Result<usize, Errno> {
+    rustix::net::recv(fd, buf, RecvFlags::empty()).map(|(received, _)| received)
 }
 
 #[inline]

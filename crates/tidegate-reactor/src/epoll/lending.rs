@@ -16,7 +16,7 @@ use tidegate_sys::event::Events;
 use tidegate_timer::Instant;
 
 use super::source::Source;
-use super::{EVENTS, Epoll, send_now};
+use super::{EVENTS, Epoll, receive_now, send_now};
 use crate::{More, Token, Trigger};
 
 /// A connection that is with a thread other than its reactor's.
@@ -55,7 +55,7 @@ impl Loan {
             return Got::Nothing;
         }
         loop {
-            let got = match rustix::io::read(&self.source.fd, &mut *buf) {
+            let got = match receive_now(&self.source.fd, buf) {
                 Ok(0) => Got::Ended,
                 Ok(n) => return Got::Bytes(n),
                 Err(Errno::INTR) => continue,
