@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tidegate_engine::{
     Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Peer, PeerAddress, ProcessWord, Reason,
-    Refusal, Service, Socket,
+    Refusal, Service, Socket, TimerKind,
 };
 
 use crate::lab::Note;
@@ -49,6 +49,29 @@ under_each_model!(
 );
 
 fn a_hundred_connections_get_their_own_bytes_back(config: EngineConfig) {
+    bytes_come_back(config, 200 << 10);
+}
+
+/// Back end, trigger, dispatch and timers in every combination, with as many MiB each as `TIDEGATE_TEST_MIB` says. By
+/// hand: see `.ci/whole-product`.
+#[test]
+fn the_whole_product() {
+    let mut out = std::io::stderr();
+    let Some(mib) = std::env::var("TIDEGATE_TEST_MIB").ok().and_then(|text| text.parse::<usize>().ok())
+    else {
+        return writeln!(out, "skipped: TIDEGATE_TEST_MIB is not set").unwrap();
+    };
+    for model in crate::support::models() {
+        for timers in [TimerKind::Wheel, TimerKind::Heap, TimerKind::Tree, TimerKind::List] {
+            let config = EngineConfig { timers, ..model };
+            crate::support::under(config, |config| bytes_come_back(config, (mib << 20) / 100));
+            writeln!(out, "{mib} MiB came back: {} {timers:?}", crate::support::name_of(config)).unwrap();
+        }
+    }
+}
+
+/// A hundred connections send random bytes, about so many each, in pieces of up to 20,000, and read them back.
+fn bytes_come_back(config: EngineConfig, each: usize) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("echo");
     let socket = Socket::shared(UnixListener::bind(&path).unwrap());
@@ -60,21 +83,24 @@ fn a_hundred_connections_get_their_own_bytes_back(config: EngineConfig) {
                 let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let mut client = UnixStream::connect(path).unwrap();
                 client.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-                for _ in 0..20 {
-                    let bytes: Vec<u8> = (0..random % 20_000)
-                        .map(|_| {
-                            // xorshift64, Marsaglia 2003
-                            random ^= random << 13;
-                            random ^= random >> 7;
-                            random ^= random << 17;
-                            random.to_be_bytes()[0]
-                        })
-                        .collect();
+                let (mut bytes, mut back) = (Vec::new(), Vec::new());
+                let mut left = each;
+                while left > 0 {
+                    let len = usize::try_from(random % 20_000).unwrap().clamp(1, left);
+                    bytes.clear();
+                    while bytes.len() < len {
+                        // xorshift64, Marsaglia 2003
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        bytes.extend_from_slice(&random.to_be_bytes());
+                    }
+                    bytes.truncate(len);
                     client.write_all(&bytes).unwrap();
-                    let mut back = vec![0; bytes.len()];
+                    back.resize(len, 0);
                     client.read_exact(&mut back).unwrap();
                     assert!(back == bytes, "connection {seed}");
-                    random = random.rotate_left(7) | 1;
+                    left -= len;
                 }
             });
         }

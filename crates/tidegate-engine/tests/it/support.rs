@@ -27,20 +27,29 @@ pub(crate) fn under_all_models_at_once(case: fn(EngineConfig)) {
 pub(crate) fn under_all_models_at_once_with(case: impl Fn(EngineConfig) + Sync) {
     let case = &case;
     std::thread::scope(|scope| {
-        let (epoll, uring) = (Backend::Epoll, Backend::Uring);
-        let triggers = [Trigger::Level, Trigger::Edge, Trigger::Oneshot];
-        let interfaces = triggers.map(|trigger| (epoll, trigger)).into_iter().chain([(uring, Trigger::Edge)]);
-        let several = interfaces.flat_map(|(backend, trigger)| {
-            [Dispatch::Inline, Dispatch::Pool].map(|dispatch| (backend, trigger, dispatch))
-        });
-        let shared = [Dispatch::Reactor, Dispatch::LeaderFollower];
-        let models = several.chain(shared.map(|dispatch| (epoll, Trigger::Oneshot, dispatch)));
-        for (backend, trigger, dispatch) in models {
-            let config = EngineConfig { backend, trigger, dispatch, ..EngineConfig::default() };
-            let thread = std::thread::Builder::new().name(format!("{backend:?} {trigger:?} {dispatch:?}"));
+        for config in models() {
+            let thread = std::thread::Builder::new().name(name_of(config));
             thread.spawn_scoped(scope, move || under(config, case)).unwrap();
         }
     });
+}
+
+/// Each way a loop can work: interface, trigger and dispatch.
+pub(crate) fn models() -> impl Iterator<Item = EngineConfig> {
+    let (epoll, uring) = (Backend::Epoll, Backend::Uring);
+    let triggers = [Trigger::Level, Trigger::Edge, Trigger::Oneshot];
+    let interfaces = triggers.map(|trigger| (epoll, trigger)).into_iter().chain([(uring, Trigger::Edge)]);
+    let several = interfaces.flat_map(|(backend, trigger)| {
+        [Dispatch::Inline, Dispatch::Pool].map(|dispatch| (backend, trigger, dispatch))
+    });
+    let shared = [Dispatch::Reactor, Dispatch::LeaderFollower];
+    let models = several.chain(shared.map(move |dispatch| (epoll, Trigger::Oneshot, dispatch)));
+    models.map(|(backend, trigger, dispatch)| EngineConfig {
+        backend,
+        trigger,
+        dispatch,
+        ..EngineConfig::default()
+    })
 }
 
 /// Runs a case, when the kernel can do what its model needs. Epoll in place of io_uring would show nothing.
