@@ -109,15 +109,6 @@ pub fn buffer_sizes(socket: impl AsFd) -> io::Result<(usize, usize)> {
     Ok((sockopt::socket_recv_buffer_size(&socket)?, sockopt::socket_send_buffer_size(&socket)?))
 }
 
-/// Lets what is written to the connections of a listener wait for more, or leave at once (`TCP_NODELAY`, tcp(7)).
-///
-/// # Errors
-///
-/// What setsockopt(2) answered.
-pub fn set_nodelay(socket: impl AsFd, nodelay: bool) -> io::Result<()> {
-    Ok(sockopt::set_tcp_nodelay(socket, nodelay)?)
-}
-
 /// Opens `count` sockets that share `address` (`SO_REUSEPORT`), or one that does not when `count` is 1.
 ///
 /// With that option a socket would join those of any other program of the same user, silently, and take a part of their
