@@ -22,6 +22,7 @@ use tidegate_timer::Instant;
 
 use crate::event_loop::Loop;
 use crate::pool::PoolConfig;
+use crate::visit::Visit;
 
 /// A loop that several threads drive.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl SharedLoop {
                 drop(core);
                 visit.run(&mut scratch);
                 core = self.lock();
-                self.take_back(&mut core, |event_loop| event_loop.end_visit(visit));
+                self.take_back(&mut core, visit);
             } else if role.waits && core.leader.is_none() {
                 core = self.lead(core, &mut poller);
             } else {
@@ -166,9 +167,9 @@ impl SharedLoop {
     }
 
     /// Gives a connection back to the loop; the leader is woken if it would wait too long now.
-    fn take_back(&self, core: &mut Core, end: impl FnOnce(&mut Loop<Epoll>)) {
+    fn take_back(&self, core: &mut Core, visit: Box<Visit>) {
         core.event_loop.read_clock();
-        end(&mut core.event_loop);
+        core.event_loop.end_visit(visit);
         let refused = core.event_loop.reactor.sync();
         if let Some(Waiting { until }) = core.leader {
             let due = core.event_loop.due();
