@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tidegate::config::parse_duration;
-use tidegate::log::Severity;
+use tidegate::config::{Name, parse_duration};
+use tidegate::log::{Levels, Severity};
 
 use crate::allocator::LONG_VERSION;
 
@@ -43,7 +43,7 @@ pub(crate) enum CommandArgs {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Serves in the background (not yet)
+    /// Serves in the background; returns when it does, or has failed
     Start {
         #[command(flatten)]
         config: ConfigArgs,
@@ -56,15 +56,75 @@ pub(crate) enum CommandArgs {
         #[arg(long)]
         now: bool,
     },
-    /// Applies a changed configuration without losing a connection (not yet)
+    /// Applies a changed configuration without losing a connection
     Reload {
         #[command(flatten)]
         config: ConfigArgs,
+        #[command(flatten)]
+        patience: PatienceArgs,
     },
-    /// Replaces the running program by a new one without losing a connection (not yet)
+    /// Replaces the running program by a new one without losing a connection
     Upgrade {
         #[command(flatten)]
         config: ConfigArgs,
+        #[command(flatten)]
+        patience: PatienceArgs,
+    },
+    /// Replaces a worker by a new one; the old one finishes what it holds
+    Drain {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The number of the worker
+        worker: u32,
+        #[command(flatten)]
+        patience: PatienceArgs,
+    },
+    /// Stops accepting on a listener or in a worker; what is connected stays
+    Pause {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        whose: WhoseArgs,
+    },
+    /// Accepts again where it was paused
+    Resume {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        whose: WhoseArgs,
+    },
+    /// Lists the connections
+    Connections {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Only those behind this one, in the order of the list
+        #[arg(long, value_name = "ID", value_parser = connection_id)]
+        after: Option<String>,
+        /// How many at once
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: Option<u32>,
+        /// Goes on until there are no more
+        #[arg(long)]
+        all: bool,
+        /// As JSON, one line for each page
+        #[arg(long)]
+        json: bool,
+    },
+    /// Closes a connection
+    Close {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As `tidegate connections` shows it
+        #[arg(value_parser = connection_id)]
+        id: String,
+    },
+    /// Changes the log level of the running server, until it is changed again or reloaded
+    Loglevel {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// off, error, warn, info, debug or trace: of all targets that have none of their own, or of the one before the =
+        #[arg(value_name = "[TARGET=]LEVEL", value_parser = level_change)]
+        level: String,
     },
     /// Lets the server open its log files again
     Reopen {
@@ -101,6 +161,26 @@ pub(crate) enum CommandArgs {
     /// Reads the log
     #[command(subcommand)]
     Log(LogArgs),
+}
+
+/// For orders that may take long.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PatienceArgs {
+    /// How long to wait for its end; it goes on in the server after that
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+}
+
+/// Whose accepting.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhoseArgs {
+    /// The name of the listener
+    #[arg(value_parser = listener)]
+    pub(crate) listener: Option<String>,
+    /// The number of the worker
+    #[arg(long, value_name = "N")]
+    pub(crate) worker: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,9 +261,33 @@ fn timeout(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("it must be longer than 0s".to_owned()) } else { Ok(duration) }
 }
 
+/// Only the server knows whether there is such a connection; this is what all of them look like.
+fn connection_id(text: &str) -> Result<String, String> {
+    let is_number =
+        |part: &str| part.parse::<u64>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_id = text.len() <= MAX_ID_BYTES && text.split('.').all(is_number);
+    if is_id {
+        Ok(text.to_owned())
+    } else {
+        Err("an id is numbers with dots between, as 1.0.0.12.3".to_owned())
+    }
+}
+
+fn listener(text: &str) -> Result<String, String> {
+    text.parse::<Name>().map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
+}
+
+fn level_change(text: &str) -> Result<String, String> {
+    // What is not to be known here is what the levels are now, but that makes no difference to what is a change.
+    Levels::default().with_target(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 fn severity(text: &str) -> Result<Severity, String> {
     text.parse().map_err(|error: tidegate::log::UnknownSeverity| error.to_string())
 }
+
+/// Longer than any id.
+const MAX_ID_BYTES: usize = 100;
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, or stopped as asked; 1 failed; 2 wrong usage, or a configuration refused.";
@@ -202,5 +306,37 @@ mod tests {
     fn usage_errors_name_the_program_and_not_the_title_of_the_process() {
         let error = Args::try_parse_from(["tidegate: master", "run", "--nothing"]).unwrap_err().to_string();
         assert!(error.contains("Usage: tidegate run"), "{error}");
+    }
+
+    #[test]
+    fn ids_names_and_levels_are_checked_before_the_server_is_asked() {
+        for good in [
+            &["close", "1.0.0.12.3"][..],
+            &["pause", "web"],
+            &["resume", "--worker", "3"],
+            &["loglevel", "debug"],
+            &["loglevel", "tidegate_engine=trace"],
+            &["connections", "--after", "1.0.0.12.3", "--limit", "5", "--all"],
+            &["drain", "0", "--timeout", "5m"],
+        ] {
+            assert!(Args::try_parse_from([&["tidegate"], good].concat()).is_ok(), "{good:?}");
+        }
+        for bad in [
+            &["close", "1.0 all"][..],
+            &["close", ""],
+            &["close", "1..2"],
+            &["close", "+1"],
+            &["pause"],
+            &["pause", "web", "--worker", "3"],
+            &["pause", "web worker"],
+            &["loglevel", "loud"],
+            &["loglevel", "debug\nstop"],
+            &["connections", "--limit", "0"],
+            &["drain", "-1"],
+            &["reload", "--timeout", "0s"],
+        ] {
+            let error = Args::try_parse_from([&["tidegate"], bad].concat()).unwrap_err();
+            assert!(error.use_stderr(), "{bad:?}");
+        }
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! The one invariant: a [`Request`] needs no further look at what was typed.
 
+use std::time::Duration;
+
 use tidegate::config::LoadOptions;
 
-use crate::args::{Args, CommandArgs, ConfigArgs, LogArgs, LoginArgs, MsgArgs, TargetArgs};
+use crate::args::{Args, CommandArgs, ConfigArgs, LogArgs, LoginArgs, MsgArgs, TargetArgs, WhoseArgs};
+use crate::connections::{self, Listing};
 use crate::control::{self, StopKind};
 use crate::failure::Failure;
 use crate::log_tail::{self, Tailing};
 use crate::msg::{self, Ask, Login, Message};
+use crate::orders::{self, Order, Whose};
 use crate::output::Form;
 use crate::{configuration, run};
 
@@ -25,12 +29,14 @@ enum Command {
     Stop(StopKind),
     Reopen,
     Status(Form),
+    /// An order, and how long it may take when it is one that takes time.
+    Order(Order, Option<Duration>),
+    Connections(Listing),
     Check(Form),
     Config(Form),
     Message(Message),
     LogTail(Tailing),
-    /// A command of a later version, which is told apart from a misspelt one.
-    NotYet(&'static str),
+    Start,
 }
 
 impl Request {
@@ -54,13 +60,13 @@ impl Request {
             Command::Stop(kind) => control::stop(options, kind),
             Command::Reopen => control::reopen(options),
             Command::Status(form) => control::status(options, form),
+            Command::Order(order, bound) => orders::give(options, &order, bound),
+            Command::Connections(listing) => connections::list(options, &listing),
             Command::Check(form) => configuration::check(options, form),
             Command::Config(form) => configuration::show(options, form),
             Command::Message(message) => msg::send(&message),
             Command::LogTail(tailing) => log_tail::tail(options, tailing),
-            Command::NotYet(name) => Err(Failure::Failed(anyhow::anyhow!(
-                "`tidegate {name}` is not yet supported; this version has run, stop, status, reopen, check, config, msg and log"
-            ))),
+            Command::Start => run::start(options),
         }
     }
 }
@@ -69,9 +75,21 @@ impl Command {
     fn of(typed: CommandArgs) -> (ConfigArgs, Self) {
         match typed {
             CommandArgs::Run { config } => (config, Self::Run),
-            CommandArgs::Start { config } => (config, Self::NotYet("start")),
-            CommandArgs::Reload { config } => (config, Self::NotYet("reload")),
-            CommandArgs::Upgrade { config } => (config, Self::NotYet("upgrade")),
+            CommandArgs::Start { config } => (config, Self::Start),
+            CommandArgs::Reload { config, patience } => (config, Self::long(Order::Reload, patience.timeout)),
+            CommandArgs::Upgrade { config, patience } => {
+                (config, Self::long(Order::Upgrade, patience.timeout))
+            }
+            CommandArgs::Drain { config, worker, patience } => {
+                (config, Self::long(Order::Drain(worker), patience.timeout))
+            }
+            CommandArgs::Pause { config, whose: of } => (config, Self::short(Order::Pause(whose(of)))),
+            CommandArgs::Resume { config, whose: of } => (config, Self::short(Order::Resume(whose(of)))),
+            CommandArgs::Close { config, id } => (config, Self::short(Order::Close(id))),
+            CommandArgs::Loglevel { config, level } => (config, Self::short(Order::LogLevel(level))),
+            CommandArgs::Connections { config, after, limit, all, json } => {
+                (config, Self::Connections(Listing { after, limit, all, form: Form::of(json) }))
+            }
             CommandArgs::Stop { config, now: false } => (config, Self::Stop(StopKind::Graceful)),
             CommandArgs::Stop { config, now: true } => (config, Self::Stop(StopKind::Now)),
             CommandArgs::Reopen { config } => (config, Self::Reopen),
@@ -84,6 +102,22 @@ impl Command {
                 (config, Self::LogTail(Tailing { options, form: Form::of(json) }))
             }
         }
+    }
+
+    fn long(order: Order, bound: Duration) -> Self {
+        Self::Order(order, Some(bound))
+    }
+
+    fn short(order: Order) -> Self {
+        Self::Order(order, None)
+    }
+}
+
+/// The command line has one of them.
+fn whose(typed: WhoseArgs) -> Whose {
+    match (typed.listener, typed.worker) {
+        (Some(name), _) => Whose::Listener(name),
+        (None, number) => Whose::Worker(number.unwrap_or_default()),
     }
 }
 

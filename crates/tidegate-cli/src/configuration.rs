@@ -38,7 +38,7 @@ pub(crate) fn show(options: &LoadOptions, form: Form) -> Result<(), Failure> {
     match form {
         Form::Text => {
             let toml = config.to_toml().context("writing the configuration as TOML")?;
-            print(format!("{NO_RELOAD_YET}\n{toml}"))
+            print(format!("{EXPLANATION}\n{toml}"))
         }
         Form::Json => {
             let effective = config.effective().context("listing the configuration")?;
@@ -47,8 +47,9 @@ pub(crate) fn show(options: &LoadOptions, form: Form) -> Result<(), Failure> {
     }
 }
 
-/// Stands above the values, each of which says whether a reload applies it.
-const NO_RELOAD_YET: &str = "# Behind each value: where it comes from, and whether a reload will apply a change. There is no reload yet.";
+/// Stands above the values.
+const EXPLANATION: &str =
+    "# Behind each value: where it comes from, and whether a reload applies a change, or only a restart.";
 
 /// ```text
 /// the configuration is fine: /etc/tidegate.toml, 2 workers

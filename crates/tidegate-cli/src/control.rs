@@ -5,14 +5,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use rustix::process::Signal;
 use tidegate::config::{Config, LoadOptions};
 
+use crate::ask::{ask, nobody};
 use crate::configuration::of_running;
 use crate::failure::Failure;
-use crate::output::{Form, print};
-use crate::process::{ServerProcess, ask};
+use crate::output::{Form, colour, print};
+use crate::process::ServerProcess;
 use crate::status_table;
 
 /// How a server is stopped.
@@ -47,19 +48,12 @@ pub(crate) fn reopen(options: &LoadOptions) -> Result<(), Failure> {
 /// Shows the processes and listeners of the server.
 pub(crate) fn status(options: &LoadOptions, form: Form) -> Result<(), Failure> {
     let config = of_running(options)?;
-    let Some(answer) = ask(&config, "status")? else {
-        // Fails when there is no server at all, which is the better message then.
-        let server = ServerProcess::find(&config)?;
-        return Err(Failure::Failed(anyhow!(
-            "the server, process {}, has no control socket, as it runs without workers; its admin listener has /status",
-            server.pid
-        )));
-    };
+    let Some(answer) = ask(&config, "status")? else { return Err(nobody(&config).into()) };
     match form {
         Form::Json => print([answer.trim_ascii_end(), b"\n"].concat()),
         Form::Text => {
             let status = serde_json::from_slice(&answer).context("the server's answer is not understood")?;
-            print(status_table::tables(&status))
+            print(status_table::tables(&status, colour()))
         }
     }
 }

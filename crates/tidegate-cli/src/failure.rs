@@ -1,6 +1,6 @@
 //! `Failure`: why a command did not do what it was asked, its exit code, and its text.
 //!
-//! The one invariant: every failure has a text but the two that have told everything themselves.
+//! The one invariant: every failure has a text but those that have told everything themselves.
 
 use std::error::Error as StdError;
 use std::io;
@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// What was asked for was refused, and that was printed as the result of the command.
     FailedAndTold,
+    /// The server did not run, and another process has said why and with which code.
+    Told(u8),
     /// Whoever read the output has read enough; no failure at all.
     OutputClosed,
 }
@@ -31,6 +33,7 @@ impl Failure {
             Self::Refused(_) | Self::RefusedAndTold => EXIT_USAGE,
             Self::Server(error) => error.exit_code(),
             Self::Failed(_) | Self::FailedAndTold => EXIT_FAILED,
+            Self::Told(code) => *code,
             Self::OutputClosed => 0,
         }
     }
@@ -43,7 +46,7 @@ impl Failure {
             }
             Self::Server(error) => Some(chain(error)),
             Self::Failed(error) => Some(chain(error.as_ref())),
-            Self::RefusedAndTold | Self::FailedAndTold | Self::OutputClosed => None,
+            Self::RefusedAndTold | Self::FailedAndTold | Self::Told(_) | Self::OutputClosed => None,
         }
     }
 

@@ -7,17 +7,22 @@
 
 mod allocator;
 mod args;
+mod ask;
 mod command;
 mod configuration;
+mod connections;
 mod control;
 mod failure;
+mod human;
 mod log_tail;
 mod msg;
+mod orders;
 mod output;
 mod password;
 mod process;
 mod run;
 mod status_table;
+mod table;
 
 use std::process::ExitCode;
 

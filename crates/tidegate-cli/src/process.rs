@@ -16,7 +16,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tidegate::Status;
 use tidegate::config::Config;
-use tidegate::control_socket::{ControlSocketError, request};
+
+use crate::ask::ask;
 
 /// The master, or the one process when there are no workers.
 #[derive(Debug)]
@@ -92,25 +93,6 @@ impl ServerProcess {
     }
 }
 
-/// Asks the server something; `None` when nobody answers there.
-pub(crate) fn ask(config: &Config, question: &str) -> anyhow::Result<Option<Vec<u8>>> {
-    let answer = match request(&config.control_socket(), question.as_bytes(), ANSWER_TIMEOUT) {
-        Ok(answer) => answer,
-        Err(ControlSocketError::Io { source, .. })
-            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error).context("asking the server"),
-    };
-    let json: serde_json::Value =
-        serde_json::from_slice(&answer).context("the server's answer is not understood")?;
-    match json.get("error") {
-        Some(reason) => bail!("the server refuses: {}", reason.as_str().unwrap_or("it does not say why")),
-        None => Ok(Some(answer)),
-    }
-}
-
 /// Whether the process has a file open that it has locked, by what the kernel says of each of its descriptors
 /// (proc_pid_fdinfo(5)). The list of all locks of the system would not do: it is read in pieces, and a lock that goes
 /// away meanwhile makes the reader miss another.
@@ -142,9 +124,6 @@ fn is_lock_of(line: &str, pid: u64, inode: u64) -> bool {
 fn seconds(time: Duration) -> String {
     tidegate::config::format_duration(time)
 }
-
-/// A master answers at once, unless it is stopped or the machine is very busy.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -4,18 +4,23 @@
 //! connections but how many there are: whether there is room for another is its owner's to say. Never a spin: a paused
 //! listener brings no event, and it is tried again when a connection has ended or after [`RETRY_AFTER`].
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_reactor::{AcceptError, ListenerId, Reactor};
+use tidegate_reactor::{AcceptError, ListenerId, PeerAddress, Reactor};
 use tidegate_timer::Instant;
 
 use crate::BoxError;
 use crate::intake::{Arrival, Handed};
 use crate::metrics::{ListenerMetrics, ListenerWord, ProcessMetrics, ProcessWord};
 
-/// When a listener without descriptors is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(10);
+mod ports;
+
+pub(crate) use ports::Port;
+
+/// When a listener without descriptors is tried again, or a channel that was full.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// Peers refused in a row before other work has its turn.
 const REFUSE_BATCH: usize = 64;
 /// How many connections a listener that is given up still takes from its queue.
@@ -28,6 +33,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Accepting {
     /// By site.
     doors: Vec<Door>,
+    /// The sockets of all sites, and those that were given up and of which something may still be reported.
+    ports: Vec<Port>,
     metrics: ProcessMetrics,
     /// Listeners wait for a descriptor, and when they are tried again.
     exhausted: Option<Instant>,
@@ -38,11 +45,13 @@ pub(crate) struct Accepting {
     pressures: Reports,
 }
 
-/// Where the connections of a site come from.
+/// A site, as far as accepting is concerned.
 #[derive(Debug)]
 pub(crate) struct Door {
-    /// `None`: an acceptor hands them over.
-    pub(crate) listener: Option<ListenerId>,
+    /// It has no sockets: an acceptor hands its connections over.
+    pub(crate) handed_over: bool,
+    /// By the operator.
+    pub(crate) paused: bool,
     pub(crate) name: Arc<str>,
     pub(crate) metrics: ListenerMetrics,
     pub(crate) overload_answer: Option<&'static [u8]>,
@@ -85,6 +94,7 @@ impl Accepting {
     pub(crate) fn new(metrics: ProcessMetrics) -> Self {
         Self {
             doors: Vec::new(),
+            ports: Vec::new(),
             metrics,
             exhausted: None,
             full: false,
@@ -104,8 +114,8 @@ impl Accepting {
     ///
     /// When these are some of the sites and not all: what an acceptor counts in would not be all that fills the loop.
     pub(crate) fn handed(&self) -> Result<Vec<Handed>, BoxError> {
-        let without_listener = self.doors.iter().filter(|door| door.listener.is_none());
-        let handed: Vec<Handed> = without_listener.map(Door::handed).collect();
+        let handed_over = self.doors.iter().filter(|door| door.handed_over);
+        let handed: Vec<Handed> = handed_over.map(Door::handed).collect();
         let (count, own) = (self.doors.len(), self.doors.len() - handed.len());
         if own > 0 && own < count {
             return Err(format!(
@@ -118,11 +128,7 @@ impl Accepting {
 
     /// The site that a listener accepts for.
     pub(crate) fn site_of(&self, listener: ListenerId) -> Option<usize> {
-        self.doors.iter().position(|door| door.listener == Some(listener))
-    }
-
-    pub(crate) fn sites(&self) -> usize {
-        self.doors.len()
+        self.ports.iter().find(|port| port.listener == listener).map(|port| port.site)
     }
 
     pub(crate) fn metrics_of(&self, site: usize) -> &ListenerMetrics {
@@ -148,12 +154,15 @@ impl Accepting {
     }
 
     pub(crate) fn pause_all<R: Reactor>(&self, reactor: &mut R) {
-        self.listeners().for_each(|listener| reactor.pause_accept(listener));
+        self.active().for_each(|port| reactor.pause_accept(port.listener));
     }
 
-    /// Closes every listener for good.
-    pub(crate) fn unlisten_all<R: Reactor>(&self, reactor: &mut R) {
-        self.listeners().for_each(|listener| reactor.unlisten(listener));
+    /// Gives every socket up for good.
+    pub(crate) fn unlisten_all<R: Reactor>(&mut self, reactor: &mut R) {
+        for port in self.ports.iter_mut().filter(|port| port.open) {
+            port.open = false;
+            reactor.unlisten(port.listener);
+        }
     }
 
     /// There is no room for another connection: peers wait in the kernel's queue.
@@ -169,6 +178,23 @@ impl Accepting {
                 limit,
                 suppressed,
                 "engine.max_connections reached; peers wait until a connection ends"
+            );
+        }
+    }
+
+    /// No worker takes another connection at the moment: peers wait in the kernel's queue.
+    pub(crate) fn back_up<R: Reactor>(&mut self, reactor: &mut R, moment: Moment) {
+        if self.full {
+            return;
+        }
+        self.full = true;
+        self.pause_all(reactor);
+        if let Some(suppressed) = self.fullness.pass(moment.now) {
+            let connections = moment.connections;
+            tracing::warn!(
+                connections,
+                suppressed,
+                "the channels of all workers are full; peers wait until a worker has taken some"
             );
         }
     }
@@ -189,13 +215,13 @@ impl Accepting {
         }
     }
 
-    /// There is room: accepts again from every listener that is left.
+    /// There is room: accepts again from every socket that is left.
     pub(crate) fn resume<R: Reactor>(&mut self, reactor: &mut R, now: Instant) {
         self.full = false;
         self.exhausted = None;
         let mut refused = false;
-        for listener in self.listeners() {
-            refused |= reactor.resume_accept(listener).is_err();
+        for port in self.active() {
+            refused |= reactor.resume_accept(port.listener).is_err();
         }
         if refused {
             // It stays paused, as for want of any other memory, and is tried again.
@@ -225,6 +251,10 @@ impl Accepting {
             AcceptError::Exhausted(_) => self.shortage(reactor, site, moment),
             AcceptError::Broken(errno) => {
                 tracing::error!(listener = &*door.name, %errno, "listener is broken and given up");
+                self.ports
+                    .iter_mut()
+                    .filter(|port| port.listener == listener)
+                    .for_each(|port| port.open = false);
                 reactor.unlisten(listener);
             }
         }
@@ -234,6 +264,7 @@ impl Accepting {
     /// the peers of the others wait.
     pub(crate) fn shortage<R: Reactor>(&mut self, reactor: &mut R, site: usize, moment: Moment) {
         self.metrics.add(ProcessWord::AcceptExhausted, 1);
+        let mut exhausted = false;
         let door = &self.doors[site];
         if let Some(suppressed) = self.shortages.pass(moment.now) {
             let (listener, connections) = (&*door.name, moment.connections);
@@ -244,37 +275,56 @@ impl Accepting {
                 "out of descriptors or memory for a new connection; raise the limit of open files"
             );
         }
-        let Some(listener) = door.listener else { return };
-        if let Some(answer) = door.overload_answer {
-            for _ in 0..REFUSE_BATCH {
-                match reactor.refuse_one(listener, answer) {
-                    Ok(()) => door.metrics.add(ListenerWord::Overloaded, 1),
-                    Err(AcceptError::Lost(_)) => door.metrics.add(ListenerWord::AcceptLost, 1),
-                    Err(AcceptError::Empty) => return,
-                    Err(AcceptError::Exhausted(_) | AcceptError::Broken(_)) => break,
-                }
+        for port in self.active().filter(|port| port.site == site) {
+            if let Some(answer) = door.overload_answer
+                && refuse(reactor, port.listener, door, answer)
+            {
+                continue;
             }
+            reactor.pause_accept(port.listener);
+            exhausted = true;
         }
-        reactor.pause_accept(listener);
-        self.exhausted = Some(moment.now + RETRY_AFTER);
+        if exhausted {
+            self.exhausted = Some(moment.now + RETRY_AFTER);
+        }
     }
 
-    /// The next connection that waits at a paused listener, before it is given up. `None`: there is no other, or no
+    /// The next connection that waits at a paused socket, before it is given up. `None`: there is no other, or no
     /// descriptor for it.
-    pub(crate) fn accept_last<R: Reactor>(&self, reactor: &mut R, site: usize) -> Option<Arrival> {
-        let door = &self.doors[site];
-        let listener = door.listener?;
+    pub(crate) fn accept_last<R: Reactor>(&self, reactor: &mut R, port: Port) -> Option<Arrival> {
+        self.next_of(port, || reactor.accept_now(port.listener))
+    }
+
+    /// The next connection that the reactor has accepted already at a paused socket.
+    pub(crate) fn take_accepted<R: Reactor>(&self, reactor: &mut R, port: Port) -> Option<Arrival> {
+        self.next_of(port, || reactor.take_accepted(port.listener))
+    }
+
+    fn next_of(
+        &self,
+        Port { site, .. }: Port,
+        mut next: impl FnMut() -> Result<(OwnedFd, PeerAddress), AcceptError>,
+    ) -> Option<Arrival> {
         for _ in 0..LAST_ACCEPTS {
-            match reactor.accept_now(listener) {
+            match next() {
                 Ok((socket, peer)) => return Some(Arrival { site, socket, peer }),
-                Err(AcceptError::Lost(_)) => door.metrics.add(ListenerWord::AcceptLost, 1),
+                Err(AcceptError::Lost(_)) => self.doors[site].metrics.add(ListenerWord::AcceptLost, 1),
                 Err(_) => return None,
             }
         }
         None
     }
+}
 
-    fn listeners(&self) -> impl Iterator<Item = ListenerId> {
-        self.doors.iter().filter_map(|door| door.listener)
+/// Tells peers that there is no descriptor for them. False when that wants one too, or has been enough for one turn.
+fn refuse<R: Reactor>(reactor: &mut R, listener: ListenerId, door: &Door, answer: &[u8]) -> bool {
+    for _ in 0..REFUSE_BATCH {
+        match reactor.refuse_one(listener, answer) {
+            Ok(()) => door.metrics.add(ListenerWord::Overloaded, 1),
+            Err(AcceptError::Lost(_)) => door.metrics.add(ListenerWord::AcceptLost, 1),
+            Err(AcceptError::Empty) => return true,
+            Err(AcceptError::Exhausted(_) | AcceptError::Broken(_)) => return false,
+        }
     }
+    false
 }

@@ -1,17 +1,14 @@
 //! `LoopBuilder`: puts listeners, services and limits together into an [`EventLoop`].
 
 use std::any::TypeId;
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-use rustix::net::{AddressFamily, sockopt};
 use tidegate_buf::Pool;
-use tidegate_reactor::{Epoll, Errno, ListenerId, Reactor, Trigger};
+use tidegate_reactor::{Epoll, Reactor, Trigger};
 use tidegate_timer::AnyQueue;
 
 use crate::accepting::{Accepting, Door};
@@ -21,15 +18,17 @@ use crate::event_loop::away::Crew;
 use crate::event_loop::relief::Memory;
 use crate::event_loop::visits::Visits;
 use crate::event_loop::{Loop, Stage};
-use crate::handle::{Command, Shared};
+use crate::handle::Shared;
 use crate::host::{Host, Hosted};
-use crate::io::{Site, Turn};
+use crate::io::{Retirement, Site, Turn};
 use crate::job::Home;
+use crate::loop_handle::{LoopHandle, Running};
 use crate::metrics::{Metrics, ProcessMetrics};
 use crate::model::{EventLoop, Model};
 use crate::pool::{HandlerPool, PoolConfig, PoolHandle};
 use crate::record::Record;
 use crate::shared_loop::{Kind, SharedLoop};
+use crate::socket::Sockets;
 use crate::spares::Spares;
 use crate::table::Table;
 use crate::{CounterDef, Service, TimerKind};
@@ -123,60 +122,6 @@ impl fmt::Debug for BoxedService {
     }
 }
 
-/// A listening socket, and how it is shared with other processes.
-#[derive(Debug)]
-pub struct Socket {
-    /// `None`: somebody else has it, who hands over the connections.
-    pub(crate) fd: Option<OwnedFd>,
-    pub(crate) shared: bool,
-    nodelay: bool,
-}
-
-impl Socket {
-    /// A socket of which every connection wakes this loop: its own of a `SO_REUSEPORT` group, or one that others may poll
-    /// too and are all woken for.
-    #[must_use]
-    pub fn own(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: Some(fd.into()), shared: false, nodelay: true }
-    }
-
-    /// One socket that several processes poll; each connection wakes one of them.
-    #[must_use]
-    pub fn shared(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: Some(fd.into()), shared: true, nodelay: true }
-    }
-
-    /// None: an [`Acceptor`](crate::Acceptor) accepts, and hands the connections over to this loop. A loop has either only
-    /// such listeners or none.
-    #[must_use]
-    pub fn handed_over() -> Self {
-        Self { fd: None, shared: false, nodelay: true }
-    }
-
-    /// Whether what is sent leaves at once (`TCP_NODELAY`, tcp(7)), which is the default: a batch leaves in one call, so
-    /// there is nothing to wait for. It is set on the listening socket, and inherited by the connections; a Unix socket has
-    /// no such option.
-    #[must_use]
-    pub fn nodelay(self, nodelay: bool) -> Self {
-        Self { nodelay, ..self }
-    }
-}
-
-impl Socket {
-    /// Has a reactor accept from it, if it is there.
-    pub(crate) fn listen<R: Reactor>(self, reactor: &mut R) -> Result<Option<ListenerId>, Errno> {
-        let Some(fd) = self.fd else { return Ok(None) };
-        prepare(&fd, self.nodelay)?;
-        reactor.listen(fd, self.shared).map(Some)
-    }
-}
-
-impl<T: Into<OwnedFd>> From<T> for Socket {
-    fn from(fd: T) -> Self {
-        Self::own(fd)
-    }
-}
-
 /// Puts a loop together.
 ///
 /// ```
@@ -208,7 +153,7 @@ impl<T: Into<OwnedFd>> From<T> for Socket {
 #[derive(Debug)]
 pub struct LoopBuilder {
     config: EngineConfig,
-    listeners: Vec<(String, Socket, Result<BoxedService, BoxError>)>,
+    listeners: Vec<(String, Sockets, Result<BoxedService, BoxError>)>,
     metrics: Option<ProcessMetrics>,
     pool: Option<PoolHandle>,
     threads: PoolConfig,
@@ -223,16 +168,16 @@ impl LoopBuilder {
         Self { config, listeners: Vec::new(), metrics: None, pool: None, threads, budget: None }
     }
 
-    /// Adds a listener with the service that `factory` makes. Its error is the error of the build.
+    /// Adds a listener with its sockets and the service that `factory` makes. Its error is the error of the build.
     #[must_use]
     pub fn listen<S: Service>(
         self,
         name: &str,
-        socket: impl Into<Socket>,
+        sockets: impl Into<Sockets>,
         factory: impl FnOnce() -> Result<S, BoxError>,
     ) -> Self {
         let service = factory().map(BoxedService::new);
-        self.listen_boxed(name, socket, service)
+        self.listen_boxed(name, sockets, service)
     }
 
     /// Adds a listener with a boxed service.
@@ -240,10 +185,10 @@ impl LoopBuilder {
     pub fn listen_boxed(
         mut self,
         name: &str,
-        socket: impl Into<Socket>,
+        sockets: impl Into<Sockets>,
         service: Result<BoxedService, BoxError>,
     ) -> Self {
-        self.listeners.push((name.to_owned(), socket.into(), service));
+        self.listeners.push((name.to_owned(), sockets.into(), service));
         self
     }
 
@@ -282,7 +227,7 @@ impl LoopBuilder {
     /// # Errors
     ///
     /// The first factory's error, the kernel's when it cannot poll, that there are more listeners than metrics for
-    /// them or than [`MAX_LISTENERS`], or that only some of them are [handed over](Socket::handed_over).
+    /// them or than [`MAX_LISTENERS`], or that only some of them are [handed over](crate::Socket::handed_over).
     pub fn build(self) -> Result<(EventLoop, LoopHandle), BoxError> {
         let kind = match self.config.dispatch {
             Dispatch::Inline | Dispatch::Pool => return self.build_single(),
@@ -324,16 +269,18 @@ impl LoopBuilder {
         }
         let (mut hosts, mut sites) = (Vec::new(), Vec::new());
         let mut accepting = Accepting::new(metrics.clone());
-        for (index, (name, socket, service)) in self.listeners.into_iter().enumerate() {
+        for (index, (name, sockets, service)) in self.listeners.into_iter().enumerate() {
             let BoxedService { host, note, .. } =
                 service.map_err(|source| FactoryError { listener: name.clone(), source })?;
             let (name, metrics): (Arc<str>, _) = (name.into(), metrics.listener(index));
             accepting.add(Door {
-                listener: socket.listen(&mut reactor)?,
+                handed_over: sockets.is_handed_over(),
+                paused: false,
                 name: Arc::clone(&name),
                 metrics: metrics.clone(),
                 overload_answer: host.overload_answer(),
             });
+            accepting.listen_all(&mut reactor, index, sockets)?;
             let (limits, index) = (host.limits(), u16::try_from(index)?);
             sites.push(Arc::new(Site { name, metrics, note, limits, index }));
             hosts.push(host);
@@ -349,7 +296,7 @@ impl LoopBuilder {
             pool: Pool::new(OUTPUT_BLOCK_BYTES, limit / OUTPUT_BLOCK_BYTES, memory.max_idle_blocks()),
             now: reactor.now(),
             unix_time: reactor.unix_time(),
-            retiring: false,
+            retirement: Retirement::None,
             shared: Arc::clone(&shared),
             metrics: metrics.clone(),
         };
@@ -367,6 +314,8 @@ impl LoopBuilder {
             metrics,
             letters: Vec::new(),
             arrivals: Vec::new(),
+            orders: Vec::new(),
+            strays: VecDeque::new(),
             again: Vec::new(),
             again_now: Vec::new(),
             spares: Spares::default(),
@@ -375,6 +324,7 @@ impl LoopBuilder {
             crew,
             visits,
             stage: Stage::Serving,
+            telling: None,
         };
         Ok((this, LoopHandle { shared }))
     }
@@ -387,7 +337,7 @@ impl LoopBuilder {
     pub fn spawn(self) -> Result<Running, BoxError> {
         let (mut event_loop, handle) = self.build()?;
         let thread = std::thread::Builder::new().name("loop-0".into()).spawn(move || event_loop.run())?;
-        Ok(Running { handle, thread })
+        Ok(Running::new(handle, thread))
     }
 }
 
@@ -401,83 +351,7 @@ fn crew(pool: Option<PoolHandle>, threads: &PoolConfig, reactor: &impl Reactor) 
     Ok(Crew::new(own.handle(), home, Some(own)))
 }
 
-/// Makes a listening socket fit for a loop, whoever opened it.
-fn prepare(socket: &OwnedFd, nodelay: bool) -> Result<(), Errno> {
-    rustix::io::ioctl_fionbio(socket, true)?;
-    let domain = sockopt::socket_domain(socket)?;
-    if domain == AddressFamily::INET || domain == AddressFamily::INET6 {
-        // The connections that the kernel makes from now on inherit it (tcp(7)).
-        sockopt::set_tcp_nodelay(socket, nodelay)?;
-    }
-    Ok(())
-}
-
 /// How many listeners a loop may have.
 pub const MAX_LISTENERS: usize = 1024;
 /// What refused output is copied to.
 pub(crate) const OUTPUT_BLOCK_BYTES: usize = 16 << 10;
-
-/// Tells a loop to end, from any thread.
-#[derive(Clone, Debug)]
-pub struct LoopHandle {
-    pub(crate) shared: Arc<Shared>,
-}
-
-impl LoopHandle {
-    /// Stop accepting; end when the connections have, or have been closed after `grace`.
-    pub fn quit(&self, grace: Duration) {
-        self.shared.command(Command::Quit { grace });
-    }
-
-    /// Close everything and end.
-    pub fn stop(&self) {
-        self.shared.command(Command::Stop);
-    }
-
-    /// How many connections the loop has, with those that an [`Acceptor`](crate::Acceptor) has chosen it for and that it
-    /// has not taken yet.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.shared.intake.connections()
-    }
-}
-
-/// A loop on a thread of its own.
-#[derive(Debug)]
-pub struct Running {
-    handle: LoopHandle,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-impl Running {
-    /// See [`LoopHandle::quit`].
-    pub fn quit(&self, grace: Duration) {
-        self.handle.quit(grace);
-    }
-
-    /// See [`LoopHandle::stop`].
-    pub fn stop(&self) {
-        self.handle.stop();
-    }
-
-    /// A handle that outlives this value.
-    #[must_use]
-    pub fn handle(&self) -> LoopHandle {
-        self.handle.clone()
-    }
-
-    /// Whether the loop has ended.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Waits for the end of the loop.
-    ///
-    /// # Errors
-    ///
-    /// The loop's, or that it panicked, which is a bug of the engine.
-    pub fn join(self) -> io::Result<()> {
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the event loop panicked")))
-    }
-}

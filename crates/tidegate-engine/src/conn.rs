@@ -7,7 +7,7 @@ use tidegate_timer::{Instant, TimerKey};
 
 use crate::handle::Letter;
 use crate::host::Event;
-use crate::io::Queued;
+use crate::io::{Queued, Retirement};
 use crate::output::Output;
 use crate::{Limits, Phase, Reason, TimerToken};
 
@@ -44,10 +44,9 @@ pub(crate) struct Conn {
     pub(crate) stalled: bool,
     /// Stands in the loop's list of connections that go on without a completion.
     pub(crate) listed: bool,
-    /// The peer ended its side.
-    pub(crate) eof: bool,
-    /// `on_eof` has been called.
-    pub(crate) eof_told: bool,
+    pub(crate) eof: Eof,
+    /// What `on_retire` has been called for.
+    pub(crate) told: Retirement,
     /// Memory of its input, as it stands in the loop's account.
     pub(crate) weighed: u32,
     /// Bytes thrown away while lingering.
@@ -71,6 +70,15 @@ pub(crate) struct Conn {
     pub(crate) timers: Vec<(TimerToken, TimerKey)>,
     /// What happened while the session was away; there only when something did.
     pub(crate) absence: Option<Box<Absence>>,
+}
+
+/// The end of the peer's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Eof {
+    None,
+    Came,
+    /// `on_eof` has been called.
+    Told,
 }
 
 /// Which connection it is, and with whom.
@@ -166,8 +174,8 @@ impl Conn {
             send_later: false,
             stalled: false,
             listed: false,
-            eof: false,
-            eof_told: false,
+            eof: Eof::None,
+            told: Retirement::None,
             weighed: 0,
             lingered: 0,
             who: Who { id, peer },
@@ -184,6 +192,12 @@ impl Conn {
             timers: Vec::new(),
             absence: None,
         }
+    }
+
+    /// Whether the peer has ended its side.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.eof != Eof::None
     }
 
     /// Output that waits, as callbacks are told of it.
@@ -230,7 +244,7 @@ impl Conn {
             return None;
         }
         // A peer that has ended its side owes nothing any more, but it may not stay for ever.
-        let phase = if self.eof { Phase::Idle } else { self.reading.phase };
+        let phase = if self.has_ended() { Phase::Idle } else { self.reading.phase };
         let since = self.last_in.max(self.reading.since);
         match phase {
             Phase::Idle => limits.idle_timeout.map(|after| (phase, since + after)),

@@ -14,6 +14,8 @@ pub(crate) struct Errand {
     pub(crate) who: Who,
     pub(crate) moment: Moment,
     pub(crate) queued: Queued,
+    /// Something was received behind the message that is with it.
+    pub(crate) more_input: bool,
     /// Memory of the message that is with it, as it stands in the loop's account.
     pub(crate) lent: usize,
     /// What the callbacks ask for.
@@ -31,6 +33,7 @@ impl Errand {
             who: conn.who,
             moment,
             queued: conn.queued(),
+            more_input: false,
             lent: 0,
             record: Record::default(),
             away: None,
@@ -51,9 +54,10 @@ impl Errand {
 
     /// The session, and the connection for its callbacks.
     pub(crate) fn begin(&mut self) -> Option<(&mut dyn Away, Io<'_>)> {
-        let Self { who, moment, queued, record, away, site, shared, .. } = self;
-        let received = Received::default();
-        let io = Io { who, moment: *moment, queued: *queued, record, site, shared, received, watch: None };
+        let Self { who, moment, queued, more_input, record, away, site, shared, .. } = self;
+        let (moment, queued, more_input) = (*moment, *queued, *more_input);
+        let (received, watch) = (Received::default(), None);
+        let io = Io { who, moment, queued, record, site, shared, received, more_input, watch };
         Some((&mut **away.as_mut()?, io))
     }
 
@@ -66,6 +70,7 @@ impl Errand {
             who: self.who,
             moment: self.moment,
             queued: self.queued,
+            more_input: self.more_input,
             lent,
             record,
             away,

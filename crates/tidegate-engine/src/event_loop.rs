@@ -6,6 +6,7 @@
 //!
 //! Invariant: between events the batch in `turn` is empty, so that nothing meant for one peer reaches another.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_reactor::{Completion, End, Errno, Reactor, Token};
@@ -18,6 +19,7 @@ use crate::host::{Event, Hosted};
 use crate::intake::Arrival;
 use crate::io::{Site, Turn};
 use crate::metrics::{ProcessMetrics, ProcessWord};
+use crate::order::Order;
 use crate::spares::Spares;
 use crate::{Flow, Reason};
 
@@ -28,6 +30,7 @@ mod deadline;
 mod flush;
 mod input;
 mod letters;
+mod orders;
 pub(crate) mod relief;
 mod retiring;
 pub(crate) mod visits;
@@ -45,6 +48,11 @@ pub(crate) struct Loop<R: Reactor> {
     pub(crate) letters: Vec<(Token, Letter)>,
     /// The same for what an acceptor hands over.
     pub(crate) arrivals: Vec<Arrival>,
+    /// The same for orders.
+    pub(crate) orders: Vec<Order>,
+    /// Connections that were accepted when there was no room for them, by a reactor that accepts ahead of what it is asked
+    /// for.
+    pub(crate) strays: VecDeque<Arrival>,
     /// Connections that go on without a completion, each once (`Conn::listed`); and those being gone on with.
     pub(crate) again: Vec<Token>,
     pub(crate) again_now: Vec<Token>,
@@ -57,6 +65,8 @@ pub(crate) struct Loop<R: Reactor> {
     /// Connections that other threads serve, when they do that whole.
     pub(crate) visits: Option<visits::Visits>,
     pub(crate) stage: Stage,
+    /// Not all services have been told yet that the loop retires.
+    pub(crate) telling: Option<Telling>,
 }
 
 /// How far the loop is from its end.
@@ -68,11 +78,20 @@ pub(crate) enum Stage {
         until: Instant,
         turns: usize,
     },
-    /// Services were told; connections end on their own until the deadline.
+    /// Services are told; connections end on their own until the deadline.
     Retiring {
         until: Instant,
     },
     Stopped,
+}
+
+/// How far the services have been told that the loop retires.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Telling {
+    /// When the next of them are.
+    at: Instant,
+    /// The slot that is looked at next.
+    from: u32,
 }
 
 impl<R: Reactor> std::fmt::Debug for Loop<R> {
@@ -108,7 +127,7 @@ impl<R: Reactor> Loop<R> {
     /// A turn, after a wait.
     pub(crate) fn turn(&mut self) {
         self.read_now();
-        self.metrics.set(ProcessWord::TurnSince, self.turn.now.as_nanos());
+        self.begin_work();
         if self.metrics.get(ProcessWord::LoopTurns) > 0 {
             // The turn before this one: how long it took was known when the wait began.
             self.metrics.record_turn(self.reactor.busy());
@@ -122,27 +141,43 @@ impl<R: Reactor> Loop<R> {
         self.run_again();
         self.expire_timers();
         self.retry_accepts();
+        quiet &= !self.take_in_strays();
         self.advance_stage(quiet);
         self.relieve();
     }
 
+    /// Something is done between two turns, which must not take long either.
+    pub(crate) fn begin_work(&self) {
+        self.metrics.set(ProcessWord::TurnSince, self.turn.now.as_nanos());
+    }
+
+    /// It is done.
+    pub(crate) fn end_work(&self) {
+        self.metrics.set(ProcessWord::TurnSince, 0);
+    }
+
     /// Between turns: answers when the next one is due.
     pub(crate) fn end_turn(&mut self) -> Option<Instant> {
-        self.metrics.set(ProcessWord::TurnSince, 0);
+        self.end_work();
         self.due()
     }
 
     /// When the next turn is due at the latest.
     pub(crate) fn due(&self) -> Option<Instant> {
-        if self.again.is_empty() { self.next_deadline() } else { Some(self.turn.now) }
+        let strays = !self.strays.is_empty() && !self.conns.is_full();
+        if self.again.is_empty() && !strays { self.next_deadline() } else { Some(self.turn.now) }
     }
 
     /// All is over: ends what is left.
     pub(crate) fn end(&mut self) {
+        // What waits in the queues is for whoever else has the sockets.
+        self.accepting.unlisten_all(&mut self.reactor);
         self.end_all(Reason::STOPPED);
         self.cancel_visits();
         self.await_returns();
         self.end_mail();
+        // Nobody is to take it for a loop that is stuck.
+        self.end_work();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -157,12 +192,20 @@ impl<R: Reactor> Loop<R> {
     fn next_deadline(&self) -> Option<Instant> {
         let stage = match self.stage {
             // Whoever brings the last visit back goes on with the last reads.
-            Stage::LastReads { .. } if self.visits.as_ref().is_some_and(|visits| visits.out > 0) => None,
+            Stage::LastReads { until, turns }
+                if turns > 0 && self.visits.as_ref().is_some_and(|visits| visits.out > 0) =>
+            {
+                Some(until)
+            }
             Stage::LastReads { .. } => Some(self.turn.now),
             Stage::Retiring { until } => Some(until),
             Stage::Serving | Stage::Stopped => None,
         };
-        [self.turn.timers.next_deadline(), self.accepting.retry_at(), stage].into_iter().flatten().min()
+        let telling = self.telling.map(|telling| telling.at);
+        [self.turn.timers.next_deadline(), self.accepting.retry_at(), stage, telling]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn complete(&mut self, completion: Completion) {

@@ -15,12 +15,19 @@ use tidegate_reactor::{Token, Waker};
 use crate::Reason;
 use crate::generations::Generations;
 use crate::intake::{Arrival, Handed, Intake};
+use crate::order::{MAX_ORDERS, MAX_QUESTIONS, Order, Question};
 
 /// The identity of a connection within its loop: a slot, and the generation that tells its users apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId(pub(crate) Token);
 
 impl ConnId {
+    /// The connection that was named by these two numbers.
+    #[must_use]
+    pub fn from_parts(slot: u32, generation: u32) -> Self {
+        Self(Token { slot, generation })
+    }
+
     /// The place in the connection table.
     #[must_use]
     pub fn slot(self) -> u32 {
@@ -143,10 +150,11 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    pub(crate) letters: Vec<(Token, Letter)>,
+    letters: Vec<(Token, Letter)>,
     /// The bytes in the letters.
     bytes: usize,
-    pub(crate) command: Option<Command>,
+    orders: Vec<Order>,
+    command: Option<Command>,
     ended: bool,
 }
 
@@ -220,7 +228,7 @@ impl Shared {
         self.unread_bytes.load(Ordering::Relaxed)
     }
 
-    fn post(&self, id: Token, letter: Letter) -> Result<(), HandleError> {
+    pub(crate) fn post(&self, id: Token, letter: Letter) -> Result<(), HandleError> {
         if !self.is_open(id) {
             return Err(HandleError::Gone);
         }
@@ -245,6 +253,35 @@ impl Shared {
         Ok(())
     }
 
+    /// Has something done in passing. What a loop does not do because it has ended is not missed.
+    pub(crate) fn order(&self, order: Order) {
+        let mut mailbox = self.lock();
+        if mailbox.ended {
+            return;
+        }
+        if mailbox.orders.len() >= MAX_ORDERS {
+            drop(mailbox);
+            return tracing::error!(
+                ?order,
+                "the event loop has {MAX_ORDERS} orders to carry out; this one is lost"
+            );
+        }
+        mailbox.orders.push(order);
+        drop(mailbox);
+        self.waker.wake();
+    }
+
+    /// Asks for connections. False when the loop has been asked too often already; when it has ended, the question is
+    /// dropped.
+    pub(crate) fn ask(&self, question: Question) -> bool {
+        let questions = self.lock().orders.iter().filter(|order| matches!(order, Order::List(_))).count();
+        if questions >= MAX_QUESTIONS {
+            return false;
+        }
+        self.order(Order::List(question));
+        true
+    }
+
     pub(crate) fn command(&self, command: Command) {
         let mut mailbox = self.lock();
         // Told to stop, a loop does not wait for anybody, whatever it is told next.
@@ -255,10 +292,15 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// Takes what has come, and gives the emptied vector back for what comes next.
-    pub(crate) fn collect(&self, letters: &mut Vec<(Token, Letter)>) -> Option<Command> {
+    /// Takes what has come, and gives the emptied vectors back for what comes next.
+    pub(crate) fn collect(
+        &self,
+        letters: &mut Vec<(Token, Letter)>,
+        orders: &mut Vec<Order>,
+    ) -> Option<Command> {
         let mut mailbox = self.lock();
         std::mem::swap(&mut mailbox.letters, letters);
+        std::mem::swap(&mut mailbox.orders, orders);
         let unread = self.unread_letters.load(Ordering::Relaxed);
         self.unread_letters.store(unread + letters.len(), Ordering::Relaxed);
         let bytes = std::mem::take(&mut mailbox.bytes);
@@ -272,7 +314,9 @@ impl Shared {
         let mut mailbox = self.lock();
         mailbox.ended = true;
         let letters = std::mem::take(&mut mailbox.letters);
+        let orders = std::mem::take(&mut mailbox.orders);
         drop(mailbox);
+        drop(orders);
         // Without the lock: the destructor of a note may well post another.
         letters.into_iter().for_each(crate::host::discard);
         self.intake.close()

@@ -14,7 +14,7 @@ use crate::conn::{Conn, Reading};
 use crate::io::Io;
 use crate::metrics::{Callback, ListenerWord, ProcessMetrics};
 use crate::table::Table;
-use crate::{Closed, Decoded, Flow, Limits, Peer, Phase, Reason, Refusal, Service, TimerToken};
+use crate::{Closed, Decoded, Flow, Instant, Limits, Peer, Phase, Reason, Refusal, Service, TimerToken};
 
 /// A service of whatever type.
 pub(crate) trait Hosted: Send {
@@ -32,6 +32,8 @@ pub(crate) trait Hosted: Send {
     fn depart(&mut self, session: Token) -> Option<Box<dyn Away>>;
     /// A session that was away is back; answers its new key.
     fn take_back(&mut self, away: Box<dyn Away>) -> Token;
+    /// What the service knows of the connection's end.
+    fn next_close(&self, session: Token) -> Option<(Reason, Instant)>;
     fn limits(&self) -> Limits;
     fn overload_answer(&self) -> Option<&'static [u8]>;
 }
@@ -242,6 +244,15 @@ impl<S: Service> Hosted for Host<S> {
         self.keep(session)
     }
 
+    fn next_close(&self, session: Token) -> Option<(Reason, Instant)> {
+        let session = self.sessions.get(session)?;
+        let asked = catch_unwind(AssertUnwindSafe(|| self.service.next_close(session)));
+        asked.unwrap_or_else(|panic| {
+            tracing::error!(callback = "next_close", panic = message_of(&*panic), "callback panicked");
+            None
+        })
+    }
+
     fn limits(&self) -> Limits {
         self.service.limits()
     }
@@ -343,6 +354,7 @@ fn run_batch<S: Service>(
             Ok(found) => found,
             Err(then) => break then,
         };
+        io.more_input = len < rest.len();
         let flow = service.on_message(io, session, head, &rest[..len]);
         consumed += len;
         messages += 1;

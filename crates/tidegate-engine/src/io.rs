@@ -30,6 +30,8 @@ pub struct Io<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     /// What the reactor received and still has.
     pub(crate) received: Received,
+    /// Something was received behind the present message.
+    pub(crate) more_input: bool,
     /// Where it is entered which callback the loop is in; other threads do not hold up a loop.
     pub(crate) watch: Option<&'a ProcessMetrics>,
 }
@@ -39,7 +41,25 @@ pub struct Io<'a> {
 pub(crate) struct Moment {
     pub(crate) now: Instant,
     pub(crate) unix_time: u64,
-    pub(crate) retiring: bool,
+    pub(crate) retirement: Retirement,
+}
+
+/// Whether the loop is to end. Later ones include what the earlier ones mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Retirement {
+    #[default]
+    None,
+    /// Another loop has taken over, and this one ends when its connections have.
+    Draining,
+    /// What is left is closed when a time has passed.
+    Ending,
+}
+
+impl Retirement {
+    /// What it is for a loop that is to end within `grace`.
+    pub(crate) fn within(grace: Duration) -> Self {
+        if grace == Duration::MAX { Self::Draining } else { Self::Ending }
+    }
 }
 
 /// Output of a connection that waits for its peer, from before the present batch.
@@ -59,7 +79,7 @@ pub(crate) struct Turn {
     pub(crate) pool: Pool,
     pub(crate) now: Instant,
     pub(crate) unix_time: u64,
-    pub(crate) retiring: bool,
+    pub(crate) retirement: Retirement,
     pub(crate) shared: Arc<Shared>,
     /// Where it is entered which callback runs.
     pub(crate) metrics: ProcessMetrics,
@@ -77,13 +97,14 @@ impl Turn {
             site,
             shared: &self.shared,
             received: Received::default(),
+            more_input: false,
             watch: Some(&self.metrics),
         }
     }
 
     #[inline]
     pub(crate) fn moment(&self) -> Moment {
-        Moment { now: self.now, unix_time: self.unix_time, retiring: self.retiring }
+        Moment { now: self.now, unix_time: self.unix_time, retirement: self.retirement }
     }
 
     /// When a timer for `at` is to be set: never for now or before, or a timer that sets itself anew would keep the
@@ -258,10 +279,24 @@ impl Io<'_> {
         self.queued.bytes + self.record.bytes()
     }
 
-    /// Whether the worker has begun to stop: see [`Service::on_retire`](crate::Service::on_retire).
+    /// Whether the worker is to end: see [`Service::on_retire`](crate::Service::on_retire).
     #[must_use]
     pub fn retiring(&self) -> bool {
-        self.moment.retiring
+        self.moment.retirement != Retirement::None
+    }
+
+    /// Whether the worker is [retiring](Self::retiring) without a limit of time, because others have taken its place: what
+    /// is idle may stay, as long as its peer likes. It is false again when the worker is told to end within a time.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.moment.retirement == Retirement::Draining
+    }
+
+    /// In [`on_message`](crate::Service::on_message), whether more of the peer's input has been received behind the
+    /// message: all of the next message, or a part of it. A service that would end the connection can answer that first.
+    #[must_use]
+    pub fn has_more_input(&self) -> bool {
+        self.more_input
     }
 
     /// Adds to one of the service's own [`COUNTERS`](crate::Service::COUNTERS).

@@ -12,34 +12,41 @@ mod backend;
 mod budget;
 mod builder;
 mod conn;
+mod conn_info;
 mod errand;
 mod event_loop;
 mod generations;
 mod handle;
+mod handover;
 mod host;
+mod inbox;
 mod intake;
 mod io;
 mod job;
+mod loop_handle;
 mod metrics;
 mod model;
+mod order;
 mod output;
 mod pool;
 mod reason;
+mod receiver;
 mod record;
 mod service;
 mod shared_loop;
+mod socket;
 mod spares;
 mod table;
 mod visit;
 
-pub use acceptor::{Acceptor, AcceptorBuilder, AcceptorHandle, Balance};
+pub use acceptor::{Acceptor, AcceptorBuilder, AcceptorHandle, Balance, LAST_WAIT};
 pub use backend::Backend;
 pub use budget::Budget;
-pub use builder::{
-    BoxError, BoxedService, Dispatch, EngineConfig, LoopBuilder, LoopHandle, MAX_LISTENERS, Running, Socket,
-};
+pub use builder::{BoxError, BoxedService, Dispatch, EngineConfig, LoopBuilder, MAX_LISTENERS};
+pub use conn_info::{ConnInfo, ConnState, MAX_PAGE, Unanswered};
 pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTER_BYTES, MAX_LETTERS};
 pub use io::Io;
+pub use loop_handle::{LoopHandle, Running};
 pub use metrics::{
     HEAD_WORDS, LISTENER_WORDS, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS, Metrics, ProcessMetrics,
     ProcessWord, RunningCallback, TurnHistogram, Words,
@@ -47,6 +54,9 @@ pub use metrics::{
 pub use model::EventLoop;
 pub use pool::{HandlerPool, PoolConfig};
 pub use reason::Reason;
+pub use receiver::{Receiver, ReceiverBuilder, ReceiverHandle};
 pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};
+pub use socket::{Socket, Sockets};
 pub use tidegate_reactor::{End, Epoll, PeerAddress, Trigger, Uring};
+pub use tidegate_sys::fd_channel::{FdChannel, Received, check_connection};
 pub use tidegate_timer::{Instant, Kind as TimerKind};

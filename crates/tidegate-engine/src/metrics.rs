@@ -44,7 +44,7 @@ impl Words for Box<[AtomicU64]> {
 pub enum ProcessWord {
     /// Process id; 0: the place is free.
     Pid = 0,
-    /// 0 master, 1 log server, 2 worker.
+    /// 0 master, 1 log server, 2 worker, 3 acceptor, 4 process of the program's own.
     Role = 1,
     /// The number of a worker.
     Index = 2,
@@ -82,6 +82,10 @@ pub enum ProcessWord {
     BufferBytes = 18,
     /// Times that accepting was stopped because these came near a limit.
     AcceptsHeld = 19,
+    /// 0, or 1 for a worker that replaces another which still drains.
+    Seat = 20,
+    /// Messages and descriptors that were handed over and are no connections.
+    HandoverErrors = 24,
 }
 
 /// The callbacks of a service, as [`ProcessMetrics::running_callback`] names them.
@@ -223,7 +227,6 @@ impl Metrics {
         ProcessMetrics {
             words: Arc::clone(&self.words),
             base: process * self.stride(),
-            first_listener: 0,
             listeners: self.listeners,
         }
     }
@@ -238,8 +241,6 @@ impl Metrics {
 pub struct ProcessMetrics {
     words: Arc<dyn Words>,
     base: usize,
-    /// How many listeners of the process are not this view's.
-    first_listener: usize,
     listeners: usize,
 }
 
@@ -277,18 +278,6 @@ impl ProcessMetrics {
             counts: std::array::from_fn(|bucket| word(TURNS_AT + bucket)),
             sum_ns: word(TURNS_SUM_AT),
         }
-    }
-
-    /// The same process without its first `n` listeners: for a loop that has only the others.
-    ///
-    /// # Panics
-    ///
-    /// When it has fewer.
-    #[must_use]
-    pub fn without_first_listeners(&self, n: usize) -> Self {
-        let listeners =
-            self.listeners.checked_sub(n).expect("a process has as many listeners as are left out");
-        Self { first_listener: self.first_listener + n, listeners, ..self.clone() }
     }
 
     /// Makes the place ready for the next process: its own words and its gauges are zero, and what counts over restarts
@@ -354,7 +343,7 @@ impl ProcessMetrics {
         assert!(listener < self.listeners, "listener {listener} of {}", self.listeners);
         ListenerMetrics {
             words: Arc::clone(&self.words),
-            base: self.base + HEAD_WORDS + (self.first_listener + listener) * LISTENER_WORDS,
+            base: self.base + HEAD_WORDS + listener * LISTENER_WORDS,
         }
     }
 }
@@ -371,6 +360,14 @@ impl ListenerMetrics {
     #[must_use]
     pub fn get(&self, word: ListenerWord) -> u64 {
         self.word(word as usize).load(Ordering::Relaxed)
+    }
+
+    /// Takes over what another place has counted, which counts from zero again. Connections that are open stay where they
+    /// are. Nobody else may count in either of them.
+    pub fn absorb(&self, other: &Self) {
+        for index in (0..LISTENER_WORDS).filter(|index| *index != ListenerWord::Open as usize) {
+            add(self.word(index), other.word(index).swap(0, Ordering::Relaxed));
+        }
     }
 
     /// How many connections ended for `reason`.
@@ -460,12 +457,17 @@ mod tests {
     }
 
     #[test]
-    fn a_view_without_the_first_listeners_has_the_others() {
-        let process = Metrics::on_heap(3).process(0);
-        let view = process.without_first_listeners(2);
-        assert_eq!(view.listeners(), 1);
-        view.listener(0).add(ListenerWord::Accepted, 5);
-        assert_eq!(process.listener(2).get(ListenerWord::Accepted), 5);
+    fn what_is_absorbed_is_counted_once_and_open_connections_stay() {
+        let metrics = Metrics::on_heap_for(2, 1);
+        let (carried, ended) = (metrics.process(0).listener(0), metrics.process(1).listener(0));
+        carried.add(ListenerWord::Accepted, 5);
+        ended.add(ListenerWord::Accepted, 7);
+        ended.add_service(3, 2);
+        ended.set(ListenerWord::Open, 1);
+        carried.absorb(&ended);
+        carried.absorb(&ended);
+        assert_eq!((carried.get(ListenerWord::Accepted), carried.service(3)), (12, 2));
+        assert_eq!((ended.get(ListenerWord::Accepted), ended.get(ListenerWord::Open)), (0, 1));
     }
 
     #[test]

@@ -98,6 +98,8 @@ reasons! {
     FILE_SHRANK = 27, "file-shrank", Reset;
     /// The buffers of the loop or of the process were full, and of all peers this one was the slowest to take its output.
     MEMORY_PRESSURE = 28, "memory-pressure", Reset;
+    /// An operator closed the connection.
+    OPERATOR = 29, "operator", Fin;
 }
 
 impl Reason {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidegate_reactor::PeerAddress;
 
-use crate::{Io, Reason};
+use crate::{Instant, Io, Reason};
 
 /// A protocol and what is done with its messages. One instance serves all connections of a listener in one event loop.
 ///
@@ -76,10 +76,23 @@ pub trait Service: Send + Sync + 'static {
         Flow::CloseAfterFlush(Reason::PEER_CLOSED)
     }
 
-    /// The worker stops serving: [`Io::retiring`] is true from now on. A service ends what is idle here and everything else
-    /// as soon as it is done; what is left is closed when `process.shutdown_timeout` has passed.
+    /// The worker is to end: [`Io::retiring`] is true from now on.
+    ///
+    /// While [`Io::draining`] is true too, others have taken its place and it has time: whoever stays is served on. A
+    /// service tells its peers in the protocol's own words to come again when it suits them (`Connection: close`, GOAWAY),
+    /// and ends nothing that a peer might just be using. Otherwise a service ends what is idle here and everything
+    /// else as soon as it is done; what is left is closed when `process.shutdown_timeout` has passed.
+    ///
+    /// Called once, and a second time when a worker that was draining is told to end within a time. Connections are not
+    /// told all at once but at a steady pace, so that their peers do not come again all at once.
     fn on_retire(&self, _io: &mut Io<'_>, _session: &mut Self::Session) -> Flow {
         Flow::Continue
+    }
+
+    /// Why and when one of the service's own timers would close the connection, as far as is known: for an operator who asks
+    /// what becomes of it. The deadlines of [`Limits`] need not be told.
+    fn next_close(&self, _session: &Self::Session) -> Option<(Reason, Instant)> {
+        None
     }
 
     /// The connection has ended, for whatever reason.

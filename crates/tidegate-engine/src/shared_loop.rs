@@ -169,7 +169,16 @@ impl SharedLoop {
     /// Gives a connection back to the loop; the leader is woken if it would wait too long now.
     fn take_back(&self, core: &mut Core, visit: Box<Visit>) {
         core.event_loop.read_clock();
+        // The leader waits and is in no turn, but callbacks may be called here, and while they do not return the lock is
+        // held.
+        let between_turns = core.leader.is_some();
+        if between_turns {
+            core.event_loop.begin_work();
+        }
         core.event_loop.end_visit(visit);
+        if between_turns {
+            core.event_loop.end_work();
+        }
         let refused = core.event_loop.reactor.sync();
         if let Some(Waiting { until }) = core.leader {
             let due = core.event_loop.due();

@@ -89,6 +89,12 @@ impl<T> Table<T> {
         Some(key)
     }
 
+    pub(crate) fn get(&self, key: Token) -> Option<&T> {
+        let index = key.slot as usize;
+        let slot = self.chunks.get(index / CHUNK)?.slots.get(index % CHUNK)?;
+        slot.value.as_ref().filter(|_| slot.generation == key.generation)
+    }
+
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Token) -> Option<&mut T> {
         let index = key.slot as usize;
@@ -141,8 +147,15 @@ impl<T> Table<T> {
 
     /// All values with their keys, in the order of their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Token, &T)> {
-        self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
-            (first_slot(at)..).zip(chunk.slots.iter()).filter_map(|(index, slot)| {
+        self.iter_from(0)
+    }
+
+    /// The values of a slot and those behind it, with their keys and in the order of their slots.
+    pub(crate) fn iter_from(&self, from: u32) -> impl Iterator<Item = (Token, &T)> {
+        let first = from as usize / CHUNK;
+        self.chunks.iter().enumerate().skip(first).flat_map(move |(at, chunk)| {
+            let within = if at == first { from as usize % CHUNK } else { 0 };
+            (first_slot(at)..).zip(chunk.slots.iter()).skip(within).filter_map(|(index, slot)| {
                 let key = Token { slot: index, generation: slot.generation };
                 slot.value.as_ref().map(|value| (key, value))
             })
@@ -333,13 +346,19 @@ mod tests {
                 let taken: HashSet<usize> = model.keys().map(|key| key.slot as usize / CHUNK).collect();
                 prop_assert!(table.slots() <= (taken.len() + 2) * CHUNK, "{} slots", table.slots());
                 for (key, value) in &model {
+                    prop_assert_eq!(table.get(*key), Some(value));
                     prop_assert_eq!(table.get_mut(*key), Some(&mut value.clone()));
                 }
                 let mut keys: Vec<Token> = model.keys().copied().collect();
                 keys.sort_by_key(|key| key.slot);
-                prop_assert_eq!(table.keys(), keys);
+                prop_assert_eq!(table.keys(), &keys[..]);
+                let from = u32::try_from(number * 41 % 800).unwrap();
+                let behind: Vec<Token> = table.iter_from(from).map(|(key, _)| key).collect();
+                keys.retain(|key| key.slot >= from);
+                prop_assert_eq!(behind, keys);
             }
             for key in gone {
+                prop_assert_eq!(table.get(key), None);
                 prop_assert_eq!(table.get_mut(key), None);
             }
         }

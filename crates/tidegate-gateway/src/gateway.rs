@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate_engine::{
-    CounterDef, Decoded, Flow, Io, Limits, Peer, Phase, Reason, Refusal, Service, TimerToken,
+    CounterDef, Decoded, Flow, Instant, Io, Limits, Peer, Phase, Reason, Refusal, Service, TimerToken,
 };
 use tidegate_frame::{BadBodySize, Decoder, FrameError, HEADER, PING, Step};
 
@@ -215,11 +215,7 @@ impl Service for Gateway {
             // Nothing could be received while the request was in flight, so the peer's clock stood still.
             session.alive = io.now();
         }
-        match (session.in_flight, io.retiring()) {
-            (true, _) => Flow::Suspend,
-            (false, true) => Flow::CloseAfterFlush(Reason::SHUTDOWN),
-            (false, false) => Flow::Continue,
-        }
+        if session.in_flight { Flow::Suspend } else { stay_or_end(io) }
     }
 
     fn on_timer(&self, io: &mut Io<'_>, session: &mut Session, timer: TimerToken) -> Flow {
@@ -245,8 +241,13 @@ impl Service for Gateway {
         Flow::Abort(Reason::HEARTBEAT_TIMEOUT)
     }
 
-    fn on_retire(&self, _io: &mut Io<'_>, session: &mut Session) -> Flow {
-        if session.in_flight { Flow::Continue } else { Flow::CloseAfterFlush(Reason::SHUTDOWN) }
+    fn next_close(&self, session: &Session) -> Option<(Reason, Instant)> {
+        let limit = self.heartbeat_limit.filter(|_| !session.in_flight)?;
+        Some((Reason::HEARTBEAT_TIMEOUT, session.alive + limit))
+    }
+
+    fn on_retire(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
+        if session.in_flight { Flow::Continue } else { stay_or_end(io) }
     }
 
     fn limits(&self) -> Limits {
@@ -258,6 +259,11 @@ impl Service for Gateway {
             ..Limits::default()
         }
     }
+}
+
+/// What becomes of a connection with nothing in flight: its peer is here for long, and stays while the worker has time.
+fn stay_or_end(io: &Io<'_>) -> Flow {
+    if io.retiring() && !io.draining() { Flow::CloseAfterFlush(Reason::SHUTDOWN) } else { Flow::Continue }
 }
 
 fn on_ping(io: &mut Io<'_>, session: &mut Session, body: &[u8]) -> Flow {

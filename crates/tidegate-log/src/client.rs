@@ -31,6 +31,9 @@ pub enum LogTo {
 }
 
 /// When records also go to standard error, in the form for people.
+///
+/// Where standard error is closed or the null device when the client is started, as that of a daemon is, it is
+/// [`Never`](Self::Never) in any case: what is written there has reached nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StderrMode {
     /// All of them: a server in the foreground.
@@ -38,7 +41,8 @@ pub enum StderrMode {
     /// Those that the log server has not acknowledged while it cannot be relied on: it is not connected, or has not
     /// acknowledged anything for 3 s, or its disk takes nothing.
     WhenAway,
-    /// None. What finds no room in the queue while the server is away is lost.
+    /// None. What finds no room in the queue while the server is away is dropped, counted and reported as soon as there is
+    /// room.
     Never,
 }
 
@@ -164,8 +168,10 @@ impl LogClient {
     /// See [`ClientError`].
     pub fn start(options: ClientOptions) -> Result<Self, ClientError> {
         let capacity = options.ring_bytes.max(2 * MAX_LINE_BYTES);
+        let screen = Screen::new(options.stderr_fd);
+        let mode = if screen.is_blind() { StderrMode::Never } else { options.stderr };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(Queue::new(capacity, options.stderr))),
+            state: Mutex::new(State::new(Queue::new(capacity, mode))),
             progress: Condvar::new(),
             wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
                 .map_err(|errno| ClientError::Start(errno.into()))?,
@@ -178,7 +184,6 @@ impl LogClient {
                 Err(errno) => return Err(ClientError::Path { path, source: errno.into() }),
             },
         };
-        let screen = Screen::new(options.stderr_fd);
         let mut sender = Sender::new(Arc::clone(&shared), destination, screen);
         // Connected before the first record, it does not go to standard error for nothing.
         sender.connect();
@@ -196,10 +201,27 @@ impl LogClient {
         TidegateLayer::new(self.clone())
     }
 
-    /// Which events are recorded; can be changed at any time.
+    /// Which events are recorded. A clone of it stays in step with [`set_levels`](Self::set_levels).
     #[must_use]
     pub const fn levels(&self) -> &Levels {
         &self.levels
+    }
+
+    /// Records by other levels, from the next event on, whichever thread logs it.
+    ///
+    /// A thread that logs takes no lock for it: `tracing` keeps at each call site whether its events are wanted, and a change
+    /// makes it ask again.
+    ///
+    /// ```
+    /// use tidegate_log::{ClientOptions, LogClient, LogTo, Resource};
+    /// let to = LogTo::Socket("log.sock".into());
+    /// let log = LogClient::start(ClientOptions::new(to, Resource::this_process("worker 0", 1)))?;
+    /// log.set_levels(&log.levels().with_target("tidegate_engine=trace")?);
+    /// assert_eq!(log.levels().to_string(), "info,tidegate_engine=trace");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_levels(&self, levels: &Levels) {
+        self.levels.replace(levels);
     }
 
     /// Waits until the log server has acknowledged every record logged before the call, and standard error has shown those

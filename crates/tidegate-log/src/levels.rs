@@ -38,6 +38,9 @@ pub enum LevelsError {
     /// A level is given to a target without a name.
     #[error("{0:?} names no target before the '='")]
     EmptyTarget(String),
+    /// More targets have a level of their own than anybody looks through.
+    #[error("no more than {MAX_TARGETS} targets can have a level of their own")]
+    TooManyTargets,
 }
 
 impl Levels {
@@ -47,11 +50,49 @@ impl Levels {
     ///
     /// The text is malformed; then nothing is changed.
     pub fn set(&self, text: &str) -> Result<(), LevelsError> {
-        let targets = parse(text)?;
+        self.put(parse(text)?);
+        Ok(())
+    }
+
+    /// These levels with a change: `debug` is the level of everything that no target names, `tidegate_engine=trace` that of
+    /// one target, and all others stay as they are. Several changes are separated by commas. What is returned is not shared
+    /// with `self`: see [`LogClient::set_levels`](crate::LogClient::set_levels).
+    ///
+    /// # Errors
+    ///
+    /// The text is malformed, or [`MAX_TARGETS`](Self::MAX_TARGETS) would be exceeded.
+    ///
+    /// ```
+    /// use tidegate_log::Levels;
+    /// let levels: Levels = "info,tidegate_web=debug".parse()?;
+    /// let louder = levels.with_target("tidegate_engine=trace")?.with_target("warn")?;
+    /// assert_eq!(louder.to_string(), "warn,tidegate_engine=trace,tidegate_web=debug");
+    /// assert_eq!(levels.to_string(), "info,tidegate_web=debug");
+    /// # Ok::<(), tidegate_log::LevelsError>(())
+    /// ```
+    pub fn with_target(&self, spec: &str) -> Result<Self, LevelsError> {
+        if spec.trim().is_empty() {
+            return Err(LevelsError::UnknownLevel(String::new()));
+        }
+        let targets = changed(self.read(Targets::clone), spec)?;
+        if targets.iter().count() > Self::MAX_TARGETS {
+            return Err(LevelsError::TooManyTargets);
+        }
+        Ok(Self { targets: Arc::new(RwLock::new(targets)) })
+    }
+
+    /// As many targets can be given a level of their own by [`with_target`](Self::with_target).
+    pub const MAX_TARGETS: usize = MAX_TARGETS;
+
+    /// Takes over other levels, for every clone and from the next event on.
+    pub(crate) fn replace(&self, by: &Self) {
+        self.put(by.read(Targets::clone));
+    }
+
+    fn put(&self, targets: Targets) {
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = targets;
         // The call sites have cached what the old levels said.
         tracing::callsite::rebuild_interest_cache();
-        Ok(())
     }
 
     /// Whether an event of this target and level is recorded.
@@ -108,7 +149,11 @@ impl std::fmt::Display for Levels {
 
 /// Parses by hand what [`Targets`] takes as well, since that takes a misspelt level for a target of level `trace`.
 fn parse(text: &str) -> Result<Targets, LevelsError> {
-    let mut targets = Targets::new().with_default(LevelFilter::INFO);
+    changed(Targets::new().with_default(LevelFilter::INFO), text)
+}
+
+/// The targets with those of the text in the place of their own.
+fn changed(mut targets: Targets, text: &str) -> Result<Targets, LevelsError> {
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         targets = match part.split_once('=') {
             None => targets.with_default(level(part)?),
@@ -132,6 +177,8 @@ fn level(name: &str) -> Result<LevelFilter, LevelsError> {
         _ => Err(LevelsError::UnknownLevel(name.to_owned())),
     }
 }
+
+const MAX_TARGETS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -176,5 +223,37 @@ mod tests {
         levels.set("error").unwrap();
         assert_eq!(clone.to_string(), "error");
         assert_eq!(clone.most_verbose(), LevelFilter::ERROR);
+    }
+
+    #[track_caller]
+    fn check_change(before: &str, spec: &str, after: &str) {
+        let levels: Levels = before.parse().unwrap();
+        assert_eq!(levels.with_target(spec).unwrap().to_string(), after);
+        assert_eq!(levels.to_string(), before, "a change is made to a copy");
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name() {
+        check_change("info,a=debug", "warn", "warn,a=debug");
+        check_change("info,a=debug", "a=trace", "info,a=trace");
+        check_change("info,a=debug", "a::b=off", "info,a=debug,a::b=off");
+        check_change("info,a=debug", " b = error , warn ", "warn,a=debug,b=error");
+    }
+
+    #[test]
+    fn a_change_is_checked_and_the_targets_are_limited() {
+        let levels = Levels::default();
+        for (spec, error) in [
+            ("", LevelsError::UnknownLevel(String::new())),
+            ("loud", LevelsError::UnknownLevel("loud".into())),
+            ("a=loud", LevelsError::UnknownLevel("loud".into())),
+            ("=info", LevelsError::EmptyTarget("=info".into())),
+        ] {
+            assert_eq!(levels.with_target(spec).unwrap_err(), error);
+        }
+        let all = |count: usize| (0..count).map(|n| format!("t{n}=debug")).collect::<Vec<_>>().join(",");
+        let most = levels.with_target(&all(Levels::MAX_TARGETS)).unwrap();
+        assert_eq!(most.with_target("one=debug").unwrap_err(), LevelsError::TooManyTargets);
+        assert!(most.with_target("t7=off").is_ok());
     }
 }

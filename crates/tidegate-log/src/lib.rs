@@ -29,6 +29,7 @@ mod client;
 mod encode;
 mod files;
 mod hex;
+mod last;
 mod layer;
 mod levels;
 mod queue;
@@ -44,6 +45,7 @@ mod wire;
 
 pub use client::{ClientError, ClientOptions, Flushed, LogClient, LogTo, StderrMode, install, log_panics};
 pub use hex::{HEX_DEFAULT_BYTES, Hex, hex, hex_up_to};
+pub use last::last_records;
 pub use layer::TidegateLayer;
 pub use levels::{Levels, LevelsError};
 pub use record::{MAX_LINE_BYTES, Record, RecordError, Resource, Severity, UnknownSeverity};

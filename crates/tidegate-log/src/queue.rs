@@ -168,6 +168,13 @@ impl Queue {
         self.set_away(true);
     }
 
+    /// There is nothing to show records on any more.
+    pub(crate) fn close_screen(&mut self) {
+        self.mode = StderrMode::Never;
+        self.lost.unshown = 0;
+        self.trim();
+    }
+
     /// Whether it is time to hurry.
     pub(crate) fn is_half_full(&self) -> bool {
         self.ring.free() < self.ring.capacity() / 2

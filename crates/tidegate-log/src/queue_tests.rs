@@ -227,3 +227,17 @@ proptest! {
         prop_assert!(missing <= queue.lost().total, "{missing} missing, {:?}", queue.lost());
     }
 }
+
+#[test]
+fn a_screen_that_is_gone_holds_nothing_up() {
+    let mut queue = queue(4, StderrMode::Always);
+    fill(&mut queue, 4);
+    assert_eq!(take(&mut queue, To::Server), [1, 2, 3, 4]);
+    assert!(queue.acknowledge(300));
+    assert!(queue.has_more(To::Screen));
+    queue.close_screen();
+    assert!(!queue.has_more(To::Screen) && queue.is_done(To::Screen, queue.end()));
+    assert_eq!(queue.undelivered(queue.end()), 1, "the server still gets what it lacks");
+    fill(&mut queue, 3);
+    assert_eq!((queue.lost(), queue.take_unshown()), (Lost::default(), 0));
+}

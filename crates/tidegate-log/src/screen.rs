@@ -3,13 +3,14 @@
 //! A pipe or a terminal that nobody reads would stop the thread that writes to it. Pipes and terminals are therefore opened
 //! a second time, with a file description of our own that does not block (setting `O_NONBLOCK` on the inherited one would
 //! change it for every process that shares it); a socket is written with `MSG_DONTWAIT`; a file never blocks for long. A
-//! standard error that is closed or broken swallows everything; one on a full disk swallows what it has no room for.
+//! standard error that is closed or broken swallows everything; one on a full disk swallows what it has no room for. The null
+//! device, which a daemon has, is known as such, so that nothing is rendered for it.
 
 use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, major, minor};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
@@ -45,6 +46,22 @@ impl Screen {
             (fd, _) => fd,
         };
         Self { fd, socket, colour, text: String::new(), written: 0 }
+    }
+
+    /// Whether there is nothing to write to any more: it is closed, or broken.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.fd.is_none()
+    }
+
+    /// Whether nobody can ever read what is written: it is closed, or the null device.
+    pub(crate) fn is_blind(&self) -> bool {
+        let is_null = |fd: &OwnedFd| {
+            rustix::fs::fstat(fd).is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                    && (major(stat.st_rdev), minor(stat.st_rdev)) == NULL_DEVICE
+            })
+        };
+        self.fd.as_ref().is_none_or(is_null)
     }
 
     /// Whether everything is out.
@@ -120,6 +137,8 @@ fn reopened(fd: OwnedFd) -> OwnedFd {
     rustix::fs::open(path, flags, Mode::empty()).unwrap_or(fd)
 }
 
+/// Major and minor number of /dev/null, wherever it stands and whatever it is called (null(4)).
+const NULL_DEVICE: (u32, u32) = (1, 3);
 /// The descriptors below are the standard ones.
 const FIRST_FREE_FD: i32 = 3;
 /// A larger buffer is given back after a burst.
@@ -171,9 +190,19 @@ mod tests {
         drop(reader);
         screen.say("nobody hears this");
         screen.write();
-        assert!(screen.is_idle() && screen.awaited().is_none());
+        assert!(screen.is_idle() && screen.awaited().is_none() && screen.is_gone());
         screen.say("nor this");
         screen.write();
         assert!(screen.is_idle());
+    }
+
+    #[test]
+    fn the_null_device_and_nothing_else_is_blind() {
+        let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        assert!(Screen::new(Some(null.into())).is_blind());
+        let (_reader, writer) = std::io::pipe().unwrap();
+        assert!(!Screen::new(Some(writer.into())).is_blind());
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        assert!(!Screen::new(Some(full.into())).is_blind());
     }
 }

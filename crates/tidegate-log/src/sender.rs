@@ -190,6 +190,11 @@ impl Sender {
         loop {
             self.screen.write();
             let mut state = self.shared.lock();
+            if self.screen.is_gone() {
+                // Nothing is rendered for nobody from now on.
+                state.queue.close_screen();
+                return busy;
+            }
             if !self.screen.is_idle() {
                 return busy;
             }

@@ -1,27 +1,55 @@
-//! The side of the child: what it was given, and what it is told.
+//! The part that a process plays, and the side of the child: what it was given, and what it is told.
 //!
 //! The one invariant: the end of the master is never missed. Its end of the control channel closes with it, however it
 //! ended, and [`ChildEvent::MasterGone`] follows. What the child does then is decided by its program.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use tidegate_sys::process::{InheritError, Inherited};
+use tidegate_sys::shared::sealed_bytes;
 use tidegate_sys::signal::{self, Signal};
 
 use crate::clock::timespec;
 use crate::control::{Channel, Received, ToChild, ToMaster};
+use crate::master::{SUCCESSOR, TakeOverError, TakenOver};
 use crate::role::Role;
 use crate::signals::{Signals, SignalsError};
+
+/// The part that this process was started for.
+#[derive(Debug)]
+pub enum Part {
+    /// It is a child of a master.
+    Child(Child),
+    /// It is a master that goes on where another image of this process was.
+    Successor(Box<TakenOver>),
+}
+
+impl Part {
+    /// The part of this process, or `None` when nobody gave it one: it is a program that somebody has started. To be
+    /// called first of all in a program: it must have one thread only, and can be called with success once.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChildError`].
+    pub fn from_env() -> Result<Option<Self>, ChildError> {
+        let Some(inherited) = Inherited::take()? else { return Ok(None) };
+        if inherited.role == SUCCESSOR {
+            return Ok(Some(Self::Successor(Box::new(TakenOver::of(inherited)?))));
+        }
+        Child::of(inherited).map(|child| Some(Self::Child(child)))
+    }
+}
 
 /// This process, when it is a child of a master.
 #[derive(Debug)]
 pub struct Child {
     role: Role,
+    seat: u32,
     fds: Vec<(String, OwnedFd)>,
     /// None once the master has gone, and that was told.
     channel: Option<Channel>,
@@ -30,13 +58,10 @@ pub struct Child {
 }
 
 /// What a child is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ChildEvent {
     /// Accept nothing more, finish what is in flight, and end.
-    Quit {
-        /// Within this time, when the master said it; none when it came as a signal, and the configuration holds.
-        timeout: Option<Duration>,
-    },
+    Quit(Within),
     /// End at once.
     Stop,
     /// Open the log files again.
@@ -46,6 +71,42 @@ pub enum ChildEvent {
     MasterGone,
     /// A [`ChildWaker`] was used.
     Woken,
+    /// Say by [`Child::pong`] that everything here makes progress; say nothing when it does not.
+    Ping,
+    /// A neighbour is absent: accept from its descriptors, too.
+    Cover {
+        /// The neighbour.
+        slot: u32,
+        /// Its descriptors, named as if they had been inherited.
+        fds: Vec<(String, OwnedFd)>,
+    },
+    /// The neighbour is back: take what waits at its descriptors, and let go of them.
+    Uncover {
+        /// The neighbour.
+        slot: u32,
+    },
+    /// Accept nothing until [`ChildEvent::Resume`].
+    Pause,
+    /// Accept again.
+    Resume,
+    /// A question, to be answered by [`Child::answer`].
+    Ask {
+        /// Which.
+        ticket: u64,
+        /// The question.
+        text: String,
+    },
+}
+
+/// How long what is in flight may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// This long.
+    Time(Duration),
+    /// Others have taken over: who has nothing in flight may stay this long, or as long as it likes.
+    Drain(Option<Duration>),
+    /// As long as the configuration says; it came as a signal.
+    Configured,
 }
 
 /// Why a process cannot be a child.
@@ -64,35 +125,38 @@ pub enum ChildError {
     /// The signals cannot be taken over.
     #[error("the signals cannot be taken over")]
     Signals(#[from] SignalsError),
+    /// What the image before handed over cannot be used.
+    #[error("what the program before handed over cannot be used")]
+    TakeOver(#[from] TakeOverError),
     /// A call of the system failed.
     #[error("preparing the child")]
     Io(#[from] io::Error),
 }
 
 impl Child {
-    /// The child that this process is, or `None` when no master started it. To be called first of all in a program: it
-    /// must have one thread only, and can be called with success once.
-    ///
-    /// # Errors
-    ///
-    /// See [`ChildError`].
-    pub fn from_env() -> Result<Option<Self>, ChildError> {
-        let Some(inherited) = Inherited::take()? else { return Ok(None) };
-        let role = Role::parse(&inherited.role).ok_or(ChildError::Role(inherited.role))?;
+    fn of(inherited: Inherited) -> Result<Self, ChildError> {
+        let (role, seat) = without_seat(&inherited.role);
+        let role = role.ok_or(ChildError::Role(inherited.role))?;
         let mut fds = inherited.fds;
         let control = take(&mut fds, CONTROL_FD).ok_or(ChildError::NoChannel)?;
         let signals = Signals::block()?;
         // After exec from a descriptor the kernel calls a process by the number of it.
         rustix::thread::set_name(c"tidegate").map_err(io::Error::from)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-        let channel = Some(Channel::from_fd(control));
-        Ok(Some(Self { role, fds, channel, signals, wake: Arc::new(wake) }))
+        let channel = Some(Channel::from_fd(control)?);
+        Ok(Self { role, seat, fds, channel, signals, wake: Arc::new(wake) })
     }
 
     /// What it is for.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Which of the processes with its role in its generation it is: 0, or 1 for one that replaces another.
+    #[must_use]
+    pub fn seat(&self) -> u32 {
+        self.seat
     }
 
     /// The number of a worker; none for another role.
@@ -133,13 +197,42 @@ impl Child {
         self.tell(&ToMaster::Stopping)
     }
 
-    /// Tells the master, for the status, what this child is at; cut at 510 bytes.
+    /// Tells the master, for the status, what this child is at; cut at 4 KiB.
     ///
     /// # Errors
     ///
     /// As for [`Child::ready`].
     pub fn status(&self, text: &str) -> io::Result<()> {
         self.tell(&ToMaster::Status(text.to_owned()))
+    }
+
+    /// Tells the master that everything here makes progress.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Child::ready`].
+    pub fn pong(&self) -> io::Result<()> {
+        self.tell(&ToMaster::Pong)
+    }
+
+    /// Tells the master, for people, why this child is about to end; cut at 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Child::ready`].
+    pub fn failed(&self, why: &str) -> io::Result<()> {
+        self.tell(&ToMaster::Failed(why.to_owned()))
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Child::ready`], and that of making the memory file.
+    pub fn answer(&self, ticket: u64, answer: &[u8]) -> io::Result<()> {
+        let file = sealed_bytes("tidegate-answer", answer)?;
+        let channel = self.channel.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        channel.send_with(&ToMaster::Answer { ticket }, &[file.as_fd()])
     }
 
     /// A handle by which another thread ends a [`Child::wait_event`], for example when the work is done.
@@ -150,7 +243,7 @@ impl Child {
 
     /// Waits until the child is told something, but no longer than `timeout`; `None` when that has passed.
     ///
-    /// It must be called by the thread that called [`Child::from_env`] or by one that was started later. The same can be
+    /// It must be called by the thread that called [`Part::from_env`] or by one that was started later. The same can be
     /// told twice, as when a signal went to the whole group and the master passes it on.
     ///
     /// # Errors
@@ -192,20 +285,36 @@ impl Child {
     }
 
     fn next_message(&mut self) -> io::Result<Option<ChildEvent>> {
+        let mut fds = Vec::new();
         while let Some(channel) = &self.channel {
-            match channel.recv()? {
-                Received::Message(ToChild::Stop) => return Ok(Some(ChildEvent::Stop)),
-                Received::Message(ToChild::Quit { timeout }) => {
-                    return Ok(Some(ChildEvent::Quit { timeout: Some(timeout) }));
+            let message = match channel.recv(&mut fds)? {
+                Received::Message(message) => message,
+                Received::Invalid(error) => {
+                    tracing::warn!(%error, "message of the master is not understood");
+                    continue;
                 }
-                Received::Message(ToChild::Reopen) => return Ok(Some(ChildEvent::Reopen)),
-                Received::Invalid(error) => tracing::warn!(%error, "message of the master is not understood"),
                 Received::Empty => break,
                 Received::Closed => {
                     self.channel = None;
                     return Ok(Some(ChildEvent::MasterGone));
                 }
-            }
+            };
+            return Ok(Some(match message {
+                ToChild::Stop => ChildEvent::Stop,
+                ToChild::Quit { timeout, drain: true } => ChildEvent::Quit(Within::Drain(timeout)),
+                ToChild::Quit { timeout, drain: false } => {
+                    ChildEvent::Quit(timeout.map_or(Within::Configured, Within::Time))
+                }
+                ToChild::Reopen => ChildEvent::Reopen,
+                ToChild::Ping => ChildEvent::Ping,
+                ToChild::Cover { slot, names } => {
+                    ChildEvent::Cover { slot, fds: names.into_iter().zip(fds).collect() }
+                }
+                ToChild::Uncover { slot } => ChildEvent::Uncover { slot },
+                ToChild::Pause => ChildEvent::Pause,
+                ToChild::Resume => ChildEvent::Resume,
+                ToChild::Ask { ticket, text } => ChildEvent::Ask { ticket, text },
+            }));
         }
         Ok(None)
     }
@@ -215,7 +324,7 @@ impl Child {
         let event = match signal {
             Signal::USR1 => return Some(ChildEvent::Reopen),
             Signal::TERM => ChildEvent::Stop,
-            Signal::QUIT => ChildEvent::Quit { timeout: None },
+            Signal::QUIT => ChildEvent::Quit(Within::Configured),
             _ => return None,
         };
         // A signal to the whole group must not end the log server before those that still log, so the master, which
@@ -255,6 +364,20 @@ impl ChildWaker {
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(error) => tracing::error!(%error, "waking the main thread"),
         }
+    }
+}
+
+/// A role and a seat, as they stand in the environment of a child.
+pub(crate) fn with_seat(role: Role, seat: u32) -> String {
+    format!("{role}/{seat}")
+}
+
+fn without_seat(text: &str) -> (Option<Role>, u32) {
+    match text.split_once('/') {
+        Some((role, seat)) => {
+            (Role::parse(role).filter(|_| seat.parse::<u32>().is_ok()), seat.parse().unwrap_or(0))
+        }
+        None => (Role::parse(text), 0),
     }
 }
 

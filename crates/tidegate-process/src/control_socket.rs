@@ -9,24 +9,27 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, chmod};
-use rustix::net::sockopt::socket_peercred;
+use rustix::io::ioctl_fionbio;
+use rustix::net::sockopt::{self, socket_peercred};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, getsockname,
+    listen, socket_with,
 };
 use rustix::process::geteuid;
 
-/// A listening control socket; its file is removed when it is dropped.
+use crate::owned_path::OwnedPath;
+
+/// A listening control socket; its file is removed when the process that listens drops it.
 #[derive(Debug)]
 pub struct ControlSocket {
-    path: PathBuf,
-    /// Device and inode of the file, so that nobody else's is removed.
-    identity: (u64, u64),
+    owned: OwnedPath,
     listener: OwnedFd,
 }
 
@@ -45,6 +48,9 @@ pub enum ControlSocketError {
     /// Something stands there that is not a socket, and is left alone.
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
+    /// The socket does not listen there (any more).
+    #[error("control socket {} was removed or replaced", .0.display())]
+    Replaced(PathBuf),
     /// The answer is longer than any that a master gives.
     #[error("the answer has more than {MAX_ANSWER_BYTES} bytes")]
     LongAnswer,
@@ -88,14 +94,48 @@ impl ControlSocket {
         // Nobody can connect before the next call but one, so the mode is right from the beginning.
         chmod(path, Mode::RUSR | Mode::WUSR)?;
         listen(&listener, BACKLOG)?;
-        let file = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), identity: (file.dev(), file.ino()), listener })
+        Ok(Self { owned: OwnedPath::new(path, &fs::symlink_metadata(path)?), listener })
+    }
+
+    /// Goes on with a socket that an earlier program in this process has bound to `path`. Clients that wait are not lost.
+    /// An error leaves the file as it is, and closes the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlSocketError::Replaced`] when it does not listen, or not there, or there is no socket any more; a new one
+    /// can be bound then. [`ControlSocketError::Io`] otherwise.
+    pub fn resume(path: &Path, listener: OwnedFd) -> Result<Self, ControlSocketError> {
+        let failed = |source: io::Error| ControlSocketError::Io { path: path.to_owned(), source };
+        let replaced = || ControlSocketError::Replaced(path.to_owned());
+        let is_ours = sockopt::socket_acceptconn(&listener).is_ok_and(|listens| listens)
+            && getsockname(&listener).is_ok_and(|address| is_bound_to(&address, path));
+        if !is_ours {
+            return Err(replaced());
+        }
+        let file = fs::symlink_metadata(path).map_err(|_| replaced())?;
+        if !file.file_type().is_socket() {
+            return Err(replaced());
+        }
+        ioctl_fionbio(&listener, true).map_err(|error| failed(error.into()))?;
+        Ok(Self { owned: OwnedPath::new(path, &file), listener })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.owned.path()
+    }
+
+    /// What [`ControlSocket::resume`] needs after an exec. The file stays, since an exec runs no destructor.
+    #[must_use]
+    pub fn parts(&self) -> (&Path, BorrowedFd<'_>) {
+        (self.owned.path(), self.listener.as_fd())
+    }
+
+    /// Gives it away, listening and not removed: for a program that cannot go on, and lets another one in this process do.
+    #[must_use]
+    pub fn into_parts(self) -> (PathBuf, OwnedFd) {
+        (self.owned.leave(), self.listener)
     }
 
     /// The next client that may ask, with its pid; `None` when none waits. Others are turned away.
@@ -119,17 +159,6 @@ impl ControlSocket {
 impl AsFd for ControlSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.identity;
-        if fs::symlink_metadata(&self.path).is_ok_and(is_ours)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "control socket cannot be removed");
-        }
     }
 }
 
@@ -159,6 +188,11 @@ pub fn request(path: &Path, request: &[u8], timeout: Duration) -> Result<Vec<u8>
         _ => ControlSocketError::Io { path: path.to_owned(), source },
     })?;
     if answer.len() as u64 > MAX_ANSWER_BYTES { Err(ControlSocketError::LongAnswer) } else { Ok(answer) }
+}
+
+fn is_bound_to(address: &SocketAddrAny, path: &Path) -> bool {
+    let address = SocketAddrUnix::try_from(address.clone());
+    address.is_ok_and(|address| address.path_bytes() == Some(path.as_os_str().as_bytes()))
 }
 
 /// Removes the socket of a master that is no more, and nothing else.
@@ -217,6 +251,42 @@ mod tests {
         let error = ControlSocket::bind(&path).unwrap_err();
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(matches!(error, ControlSocketError::InUse { pid: holder, .. } if holder == pid), "{error:?}");
+    }
+
+    #[test]
+    fn it_goes_on_in_the_next_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let socket = ControlSocket::bind(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        let (same_path, fd) = socket.into_parts();
+        assert_eq!(same_path, path);
+        let socket = ControlSocket::resume(&path, fd).unwrap();
+        assert_eq!(socket.parts().0, path);
+        assert!(socket.accept().unwrap().is_some(), "who waited is there");
+        assert!(socket.accept().unwrap().is_none(), "and it does not block");
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_does_not_listen_there_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("control.sock"), dir.path().join("other.sock"));
+        let socket = ControlSocket::bind(&path).unwrap();
+        let _other = ControlSocket::bind(&other).unwrap();
+        let copy = || socket.parts().1.try_clone_to_owned().unwrap();
+        let is_refused = |path: &Path, fd: OwnedFd| {
+            matches!(ControlSocket::resume(path, fd), Err(ControlSocketError::Replaced(_)))
+        };
+        assert!(is_refused(&other, copy()));
+        assert!(is_refused(&path, UnixStream::connect(&path).unwrap().into()));
+        assert!(is_refused(&path, fs::File::open("/dev/null").unwrap().into()));
+        fs::remove_file(&path).unwrap();
+        assert!(is_refused(&path, copy()));
+        fs::write(&path, "").unwrap();
+        assert!(is_refused(&path, copy()));
+        assert!(path.exists() && other.exists());
     }
 
     #[test]

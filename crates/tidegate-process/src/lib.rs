@@ -1,6 +1,6 @@
 //! Master and children: a pure supervisor and the driver that carries out its orders.
 //!
-//! Read [`Master`] and [`Child`] first. One program is all the processes: it asks [`Child::from_env`] which part it
+//! Read [`Master`] and [`Child`] first. One program is all the processes: it asks [`Part::from_env`] which part it
 //! plays, and is the master when it plays none.
 //!
 //! ```text
@@ -21,18 +21,24 @@ mod clock;
 pub mod control;
 pub mod control_socket;
 mod master;
+mod owned_path;
 pub mod pid_file;
 mod role;
 mod signals;
 mod snapshot;
 pub mod supervisor;
+pub mod systemd;
 
-pub use child::{Child, ChildError, ChildEvent, ChildWaker};
+pub use child::{Child, ChildError, ChildEvent, ChildWaker, Part, Within};
 pub use control_socket::ControlSocket;
-pub use master::{ChildSpec, ControlAnswer, Master, MasterError, MasterHooks, MasterOptions};
+pub use master::{
+    Amendment, Begin, Bundle, ChildAnswer, ChildSpec, ControlAnswer, ENV_PROGRAM, Master, MasterError,
+    MasterHooks, MasterOptions, PROBE_STATE, Plan, Program, TakeOverError, TakenOver, Unbundled, Whom,
+    check_state,
+};
 pub use pid_file::{PidFile, PidFileError};
 pub use role::Role;
 pub use signals::{Signals, SignalsError};
 pub use snapshot::{ChildSnapshot, ChildState, Snapshot};
-pub use supervisor::Limits;
+pub use supervisor::{ChildId, Limits, Operation};
 pub use tidegate_sys::process::{Exe, ExitStatus, RESERVED_ENV};

@@ -5,15 +5,23 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
-/// A locked pid file that holds the pid of this process; removed when it is dropped.
+use crate::owned_path::{OwnedPath, identity};
+
+/// A locked pid file that holds the pid of this process; removed when that process drops it.
+///
+/// The lock belongs to the open file. It passes over an exec in place with the descriptor, and a child of a fork that drops
+/// its copy of this value neither releases the lock nor removes the file.
 #[derive(Debug)]
 pub struct PidFile {
-    path: PathBuf,
+    /// Dropped first: the lock is held until after the removal.
+    owned: OwnedPath,
     file: File,
 }
 
@@ -29,6 +37,9 @@ pub enum PidFileError {
         /// The pid that stands in it, unless its holder has not written it yet.
         pid: Option<u32>,
     },
+    /// Another file stands at the path, or none, so the lock keeps nobody out.
+    #[error("pid file {} was removed or replaced", .0.display())]
+    Replaced(PathBuf),
     /// A call of the system failed.
     #[error("pid file {}", .path.display())]
     Io {
@@ -51,39 +62,55 @@ impl PidFile {
         let failed = |source| PidFileError::Io { path: path.to_owned(), source };
         for _ in 0..MAX_TRIES {
             let mut file = open(path).map_err(failed)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(PidFileError::Held { path: path.to_owned(), pid: read_pid(&mut file) });
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
+            lock(&mut file, path)?;
             // Between the open and the lock its last holder may have removed it, and another process made a new one.
             if !is_at(&file, path) {
                 continue;
             }
             file.set_len(0).map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            return Ok(Self { path: path.to_owned(), file });
+            return Self::of(path, file).map_err(failed);
         }
         Err(failed(io::Error::new(io::ErrorKind::ResourceBusy, "it is replaced again and again")))
+    }
+
+    /// Goes on with a file that an earlier program in this process has locked; the pid in it still holds. An error leaves
+    /// the file as it is, and closes the descriptor; the lock is kept by another one of the same open file, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`PidFileError::Replaced`] when it is not the file at `path`; a new one can be locked there then.
+    /// [`PidFileError::Held`] when another process has the lock, [`PidFileError::Io`] otherwise.
+    pub fn resume(path: &Path, fd: OwnedFd) -> Result<Self, PidFileError> {
+        let mut file = File::from(fd);
+        if !is_at(&file, path) {
+            return Err(PidFileError::Replaced(path.to_owned()));
+        }
+        // Of an open file that has the lock this asks for nothing new.
+        lock(&mut file, path)?;
+        Self::of(path, file).map_err(|source| PidFileError::Io { path: path.to_owned(), source })
+    }
+
+    fn of(path: &Path, file: File) -> io::Result<Self> {
+        Ok(Self { owned: OwnedPath::new(path, &file.metadata()?), file })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.owned.path()
     }
-}
 
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        // Not somebody else's file that took its place. The lock is held until after the removal.
-        if is_at(&self.file, &self.path)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "pid file cannot be removed");
-        }
+    /// What [`PidFile::resume`] needs after an exec. The file stays, since an exec runs no destructor.
+    #[must_use]
+    pub fn parts(&self) -> (&Path, BorrowedFd<'_>) {
+        (self.owned.path(), self.file.as_fd())
+    }
+
+    /// Gives it away, locked and not removed: for a program that cannot go on, and lets another one in this process do.
+    #[must_use]
+    pub fn into_parts(self) -> (PathBuf, OwnedFd) {
+        (self.owned.leave(), self.file.into())
     }
 }
 
@@ -102,6 +129,14 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).mode(0o644).custom_flags(no_follow).open(path)
 }
 
+fn lock(file: &mut File, path: &Path) -> Result<(), PidFileError> {
+    match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(PidFileError::Held { path: path.to_owned(), pid: read_pid(file) }),
+        Err(error) => Err(PidFileError::Io { path: path.to_owned(), source: error.into() }),
+    }
+}
+
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
@@ -112,7 +147,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
 /// Whether the open file is the one that stands at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        (Ok(ours), Ok(there)) => identity(&ours) == identity(&there),
         _ => false,
     }
 }
@@ -165,6 +200,34 @@ mod tests {
         assert!(path.exists());
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn it_goes_on_in_the_next_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tidegate.pid");
+        let (same_path, fd) = PidFile::lock(&path).unwrap().into_parts();
+        assert_eq!(same_path, path);
+        assert_eq!(read(&path).unwrap(), std::process::id(), "it was not removed");
+        assert!(matches!(PidFile::lock(&path), Err(PidFileError::Held { .. })));
+        let resumed = PidFile::resume(&path, fd).unwrap();
+        assert_eq!(resumed.parts().0, path);
+        assert!(matches!(PidFile::lock(&path), Err(PidFileError::Held { .. })));
+        drop(resumed);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_the_locked_file_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tidegate.pid");
+        let held = PidFile::lock(&path).unwrap();
+        let other = OwnedFd::from(File::open(&path).unwrap());
+        assert!(matches!(PidFile::resume(&path, other), Err(PidFileError::Held { pid: Some(_), .. })));
+        assert!(path.exists());
+        let fd = held.parts().1.try_clone_to_owned().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(PidFile::resume(&path, fd), Err(PidFileError::Replaced(_))));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_sys::process::ExitStatus;
 
 use crate::role::Role;
-use crate::supervisor::{Slot, State};
+use crate::supervisor::{ChildId, Operation, Slot, State};
 
 /// All children at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,23 +17,31 @@ pub struct Snapshot {
     pub pid: u32,
     /// How long the master has run.
     pub uptime: Duration,
+    /// The generation that serves.
+    pub generation: u32,
     /// All workers have been READY, and no stop has begun.
     pub is_running: bool,
     /// A stop has begun.
     pub is_stopping: bool,
-    /// In the order in which they were given to the master.
+    /// What is under way.
+    pub operation: Option<Operation>,
+    /// The log server first, then one generation after the other.
     pub children: Vec<ChildSnapshot>,
 }
 
 /// One child at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildSnapshot {
+    /// Which child it is, for as long as the master lives.
+    pub id: ChildId,
     /// What it is for.
     pub role: Role,
     /// Its name in the list of processes.
     pub title: String,
-    /// The generation of the configuration that it serves.
+    /// The generation of the configuration that it serves; 0 for what belongs to none.
     pub generation: u32,
+    /// 0, or 1 for one that replaces another.
+    pub seat: u32,
     /// Its process, if there is one.
     pub pid: Option<u32>,
     /// Where it is in its life.
@@ -44,6 +52,12 @@ pub struct ChildSnapshot {
     pub restarts: u32,
     /// How the process before ended.
     pub last_exit: Option<ExitStatus>,
+    /// It does not answer, and a neighbour accepts for it.
+    pub is_stuck: bool,
+    /// It was told not to accept.
+    pub is_paused: bool,
+    /// It was told to finish and end, with nobody after it.
+    pub is_retired: bool,
     /// What it last said it is at; empty when it said nothing.
     pub status: String,
 }

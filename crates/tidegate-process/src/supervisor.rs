@@ -1,6 +1,7 @@
-//! Who lives, who is started again, who is ended, and when: the decisions of the master, without I/O and without a clock.
+//! Who lives, who is started again, who is replaced, who is ended, and when: the decisions of the master, without I/O and
+//! without a clock.
 //!
-//! One child (the arrows down into `Ending` are also taken by a stop):
+//! One child (the arrows down into `Ending` are also taken when it is retired and by a stop):
 //!
 //! ```text
 //!           Spawn order          Spawned            READY
@@ -8,24 +9,57 @@
 //!    ▲ ▲                    │ failed         │ │ late         │ │ told to end
 //!    │ └────────────────────┘                │ ▼              │ ▼
 //!    │                                       │ Ending: Quit ► Stop ► Kill
-//!    └── died; at once, or after the back-off ◄──────┴────────┘    │ ended in a stop
-//!                                                                  ▼
+//!    └── died; at once, or after the back-off ◄──────┴────────┘    │ ended when retired
+//!                                                                  ▼ or in a stop
 //!                                                                 Gone
 //! ```
 //!
 //! All of them:
 //!
 //! ```text
-//!  New ─► LogServer ─► Workers ─► Running ─► StoppingWorkers ─► StoppingLogServer ─► Finished
-//!         awaits its   await all             from any phase     when no worker is
-//!         READY        READY                 before it          left
+//!  New ─► LogServer ─► Crew ────► Running ─► StoppingCrew ─► StoppingLogServer ─► Finished
+//!         awaits its   await all             from any phase  when nobody else is
+//!         READY        READY                 before it       left
 //! ```
 //!
-//! The one invariant: `Finish` is ordered when no child has a process, and no `Spawn` after a stop has begun. The
-//! supervisor carries nothing out: the driver takes the orders from [`Supervisor::poll_order`] until there is none, after
-//! each [`Supervisor::handle`], and comes back at [`Supervisor::poll_timeout`] at the latest.
+//! One generation; there is exactly one current one, and several may be retired:
+//!
+//! ```text
+//!          Prepare        Prepared          all READY, Commit          the next one's Commit
+//!  (number) ─────► Trial ─────────► Trial ───────────────────► Current ───────────────► Retired
+//!                    │ refused        │ a child failed                                     │ last process ended
+//!                    ▼                ▼                                                    ▼
+//!                  Failed ──────────────────────────────────────────────────────────────► Forget
+//! ```
+//!
+//! While the phase is `Running`, at most one operation is under way at a time; requests for others wait, one of a kind:
+//!
+//! ```text
+//!  reload:   Prepare ─► Crew ─► Commit
+//!  upgrade:  Probe ─► TakeOver ═(exec: the new image thaws)═► Prepare ─► Crew ─► Commit
+//!                                                                │         │ failed
+//!                                                                └─────────┴──► Revert ═(exec: the old image thaws)═►
+//!  replace:  Successor ─► its READY
+//! ```
+//!
+//! The one invariant: `Finish` is ordered when no child has a process, and no `Spawn` after a stop has begun or for a child
+//! that is retired. The supervisor carries nothing out: the driver takes the orders from [`Supervisor::poll_order`] until
+//! there is none, after each [`Supervisor::handle`], and comes back at [`Supervisor::poll_timeout`] at the latest.
+//!
+//! What follows from an event is not kept as a plan but derived from the state after each one, in
+//! `Supervisor::settle`: whom to start, whom to cover, whom to tell. So it cannot matter in which order things
+//! went wrong.
 
+mod cover;
+mod freeze;
+mod generation;
+mod life;
 mod limits;
+mod operation;
+mod report;
+mod slot;
+mod stop;
+mod watch;
 mod words;
 
 #[cfg(test)]
@@ -33,136 +67,183 @@ mod schedules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 
-use tidegate_sys::process::ExitStatus;
+use serde::{Deserialize, Serialize};
 use tidegate_sys::signal::Signal;
 use tidegate_timer::Instant;
 
 use crate::role::Role;
+use generation::Generation;
+use operation::{Wanted, Work};
+use watch::Watch;
 
+pub use freeze::{Frozen, Thawed};
+pub use life::{EXIT_CONFIGURATION, EXIT_FAILED};
 pub use limits::Limits;
-pub use words::{ChildId, Event, Measure, Order, Report, StopKind};
+pub use report::Report;
+pub use slot::{Slot, State};
+pub use words::{ChildId, Crew, Event, Measure, Operation, Order, Outcome, StopKind, Why};
 
 /// The state machine of the master. See the [module](self) for its pictures.
 #[derive(Debug)]
 pub struct Supervisor {
     limits: Limits,
     phase: Phase,
-    /// In the order of the plan; a [`ChildId`] is an index.
-    children: Vec<Slot>,
+    /// Those that are gone leave at the first event after all orders have been taken.
+    children: BTreeMap<ChildId, Slot>,
+    /// The number of the next child.
+    next_child: u32,
+    /// Those that have processes, are to get some, or are current; the numbers ascend.
+    generations: Vec<Generation>,
+    /// The number of the current generation.
+    current: u32,
+    /// The last number that was given to a generation.
+    last_generation: u32,
+    /// The operation under way; only while `Running`.
+    work: Option<Work>,
+    wanted: Wanted,
+    /// Who accepts for whom in the current generation: the slot, and the neighbour.
+    covers: BTreeMap<u32, ChildId>,
+    watch: Watch,
+    /// When the last [`Event::Timeout`] came; none in the first turn of an image.
+    looked_at: Option<Instant>,
+    /// In a turn in which silence is judged: until when the channels were read for certain.
+    judged_until: Option<Instant>,
     orders: VecDeque<Order>,
 }
 
-/// A child as the supervisor knows it.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// What it is for.
-    pub role: Role,
-    /// Where it is in its life.
-    pub state: State,
-    /// Its process; present exactly in the states `Starting`, `Ready` and `Ending`.
-    pub pid: Option<u32>,
-    /// When its process was started, or the last one when there is none.
-    pub started_at: Instant,
-    /// When its process said READY; none before.
-    pub ready_at: Option<Instant>,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// How the process before ended.
-    pub last_exit: Option<ExitStatus>,
-    /// Deaths in a row before READY or soon after it.
-    early_deaths: u32,
-    /// When a child that asked is told to stop, unless a stop of all has begun by then.
-    stop_asked_until: Option<Instant>,
-}
-
-/// Where a child is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// To be started then; `Instant::MAX` before its turn in the start.
-    Waiting {
-        /// The time of its start.
-        until: Instant,
-    },
-    /// Its start was ordered and is not answered yet.
-    Spawning,
-    /// Its process runs and is not READY.
-    Starting {
-        /// When that becomes too long.
-        deadline: Instant,
-    },
-    /// It serves.
-    Ready,
-    /// It was told to end.
-    Ending {
-        /// How.
-        measure: Measure,
-        /// When the next measure is taken.
-        deadline: Instant,
-    },
-    /// It has no process and will not have one again.
-    Gone,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far all of it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     New,
-    LogServer { deadline: Instant },
-    Workers,
+    LogServer {
+        #[serde(with = "freeze::instant")]
+        deadline: Instant,
+    },
+    Crew,
     Running,
-    StoppingWorkers { kind: StopKind, code: u8 },
-    StoppingLogServer { code: u8 },
+    StoppingCrew {
+        kind: StopKind,
+        code: u8,
+        /// When what is in flight has to have ended in a graceful stop.
+        #[serde(with = "freeze::instant")]
+        until: Instant,
+    },
+    StoppingLogServer {
+        code: u8,
+    },
     Finished,
 }
 
 impl Supervisor {
-    /// A supervisor of these children; at most one should be the log server.
+    /// A supervisor of these children and of generation 1. The permanent ones belong to no generation: at most one log
+    /// server, and processes of the program.
     #[must_use]
-    pub fn new(roles: impl IntoIterator<Item = Role>, limits: Limits) -> Self {
-        let children = roles.into_iter().map(Slot::new).collect();
-        Self { limits, phase: Phase::New, children, orders: VecDeque::new() }
+    pub fn new(permanent: impl IntoIterator<Item = Role>, first: Crew, limits: Limits) -> Self {
+        let mut supervisor = Self {
+            limits,
+            phase: Phase::New,
+            children: BTreeMap::new(),
+            next_child: 0,
+            generations: vec![Generation::first(first)],
+            current: FIRST_GENERATION,
+            last_generation: FIRST_GENERATION,
+            work: None,
+            wanted: Wanted::default(),
+            covers: BTreeMap::new(),
+            watch: Watch::default(),
+            looked_at: None,
+            judged_until: None,
+            orders: VecDeque::new(),
+        };
+        for role in permanent {
+            supervisor.add_child(role, NO_GENERATION, Instant::MAX);
+        }
+        supervisor.add_crew(FIRST_GENERATION, first, Instant::MAX);
+        supervisor
     }
 
     /// Takes an event in. Orders may follow from it, and the timeout may change.
     ///
     /// An event that does not fit the state, such as one about an unknown child, changes nothing.
     pub fn handle(&mut self, event: Event, now: Instant) {
+        if self.orders.is_empty() {
+            self.children.retain(|_, child| !child.is_gone());
+        }
+        self.note_turn(event, now);
         match event {
-            Event::Start if self.phase == Phase::New => self.start(now),
+            Event::Start => self.start(now),
             Event::Spawned { child, pid } => self.on_spawned(child, pid, now),
             Event::SpawnFailed { child } => self.on_spawn_failed(child, now),
             Event::Ready { child } => self.on_ready(child, now),
+            Event::Pong { child } => self.on_pong(child),
             Event::Exited { child, status } => self.on_exited(child, status, now),
             Event::Signalled { child } => self.on_signalled(child, now),
             Event::Signal(signal) => self.on_signal(signal, now),
-            Event::Start | Event::Timeout => {}
+            Event::Prepared { generation, crew } => self.on_prepared(generation, crew, now),
+            Event::PrepareFailed { generation } => self.on_prepare_failed(generation, now),
+            Event::TakeOverFailed => self.on_take_over_failed(now),
+            Event::Replace { child } => self.on_replace(child, now),
+            Event::Pause { child } => self.on_pause(child),
+            Event::Resume { child } => self.on_resume(child),
+            Event::Timeout => {}
         }
-        self.expire(now);
-        self.advance(now);
+        self.settle(now);
     }
 
     /// The next order to be carried out; to be asked again until there is none.
     pub fn poll_order(&mut self) -> Option<Order> {
-        self.orders.pop_front()
+        // An image is left only when nothing else is to be done: what is not taken would be lost.
+        self.orders.pop_front().or_else(|| self.leave())
     }
 
-    /// When `handle` wants to be called with [`Event::Timeout`]; to be asked again after each `handle`.
+    /// When `handle` wants to be called with [`Event::Timeout`]; to be asked again after each `handle`. It may have passed
+    /// already. Before that call everything that has arrived is to be read and handed in, since it may excuse a child.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::LogServer { deadline } => Some(deadline),
             _ => None,
         };
-        let children = self.children.iter().flat_map(|child| [child.deadline(), child.stop_asked_until]);
-        children.chain([phase]).flatten().filter(|at| *at != Instant::MAX).min()
+        let children = self.children.values().flat_map(|child| [child.deadline(), child.stop_asked_until]);
+        let all = children.chain([phase, self.watch_timeout()]).flatten();
+        all.filter(|at| *at != Instant::MAX).min()
     }
 
-    /// The child of this id, if there is one.
+    /// Grants other times from now on. What was granted already stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The child of this id. One that is gone is known until the orders of its end have been taken.
     #[must_use]
     pub fn child(&self, child: ChildId) -> Option<&Slot> {
-        self.children.get(child.0)
+        self.children.get(&child)
+    }
+
+    /// All children, in the order of the status: those of no generation, then the generations, the latest first, each with
+    /// its acceptor before its workers.
+    pub fn children(&self) -> impl Iterator<Item = (ChildId, &Slot)> {
+        let mut all: Vec<_> = self.children.iter().map(|(id, child)| (*id, child)).collect();
+        all.sort_by_key(|(id, child)| {
+            let is_permanent = child.generation == NO_GENERATION && child.role != Role::Probe;
+            (!is_permanent, Reverse(child.generation), child.role, *id)
+        });
+        all.into_iter()
+    }
+
+    /// The number of the current generation: the last that was committed.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.current
+    }
+
+    /// The operation that is under way.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        self.work.map(|work| work.operation)
     }
 
     /// Whether all workers have been READY and no stop has begun.
@@ -178,312 +259,116 @@ impl Supervisor {
     }
 
     fn start(&mut self, now: Instant) {
+        if self.phase != Phase::New {
+            return;
+        }
         let deadline = now + self.limits.log_server_ready_timeout;
         self.phase = Phase::LogServer { deadline };
-        for child in self.children.iter_mut().filter(|child| child.role == Role::LogServer) {
-            child.state = State::Waiting { until: now };
-        }
-    }
-
-    fn on_spawned(&mut self, id: ChildId, pid: u32, now: Instant) {
-        let deadline = now + self.limits.ready_timeout;
-        let Some(child) = self.children.get_mut(id.0).filter(|child| child.state == State::Spawning) else {
-            return;
-        };
-        child.state = State::Starting { deadline };
-        child.pid = Some(pid);
-        child.started_at = now;
-        child.ready_at = None;
-        let is_worker = child.role != Role::LogServer;
-        if let Phase::StoppingWorkers { kind, .. } = self.phase
-            && is_worker
-        {
-            self.end(id, Measure::of(kind), now);
-        }
-    }
-
-    fn on_spawn_failed(&mut self, id: ChildId, now: Instant) {
-        let Some(child) = self.children.get_mut(id.0).filter(|child| child.state == State::Spawning) else {
-            return;
-        };
-        if self.phase.is_stopping() {
-            child.state = State::Gone;
-        } else if self.phase.is_first_start() {
-            child.state = State::Gone;
-            self.fail_start(id, EXIT_FAILED, now);
-        } else {
-            child.early_deaths = child.early_deaths.saturating_add(1);
-            self.schedule_restart(id, now);
-        }
-    }
-
-    fn on_ready(&mut self, id: ChildId, now: Instant) {
-        let Some(child) = self.children.get_mut(id.0) else { return };
-        if matches!(child.state, State::Starting { .. }) {
-            child.state = State::Ready;
-            child.ready_at = Some(now);
-            let took = now.saturating_duration_since(child.started_at);
-            self.orders.push_back(Order::Report(Report::Ready { child: id, took }));
-        }
-    }
-
-    fn on_exited(&mut self, id: ChildId, status: ExitStatus, now: Instant) {
-        let Some(child) = self.children.get_mut(id.0) else { return };
-        let Some(pid) = child.pid.take() else { return };
-        let expected = matches!(child.state, State::Ending { measure: Measure::Quit | Measure::Stop, .. });
-        child.last_exit = Some(status);
-        child.stop_asked_until = None;
-        self.orders.push_back(Order::Report(Report::Exited { child: id, pid, status, expected }));
-        if self.phase.is_stopping() {
-            child.state = State::Gone;
-            return;
-        }
-        let was_ready = child.ready_at.is_some();
-        if let ExitStatus::Code(code @ (EXIT_FAILED | EXIT_CONFIGURATION)) = status
-            && !was_ready
-            && self.phase.is_first_start()
-        {
-            child.state = State::Gone;
-            self.fail_start(id, code, now);
-            return;
-        }
-        let served = child.ready_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let is_early = !was_ready || served < self.limits.healthy_after;
-        child.early_deaths = if is_early { child.early_deaths.saturating_add(1) } else { 0 };
-        self.schedule_restart(id, now);
-    }
-
-    fn on_signalled(&mut self, id: ChildId, now: Instant) {
-        if self.phase.is_stopping() {
-            return;
-        }
-        if let Some(child) = self.children.get_mut(id.0).filter(|child| child.pid.is_some()) {
-            child.stop_asked_until.get_or_insert(now + GROUP_SIGNAL_SPREAD);
-        }
+        self.release(now, |role| role == Role::LogServer);
     }
 
     fn on_signal(&mut self, signal: Signal, now: Instant) {
         match signal {
             Signal::TERM | Signal::INT => self.stop(StopKind::Fast, 0, now),
             Signal::QUIT => self.stop(StopKind::Graceful, 0, now),
+            Signal::HUP => self.want(Operation::Reload),
+            Signal::USR2 => self.want(Operation::Upgrade),
+            Signal::WINCH => self.want_retired(),
             Signal::USR1 => {
-                let reopen = self.with_process().into_iter().map(|child| Order::Reopen { child });
-                self.orders.extend(reopen);
+                let with_process = self.children.iter().filter(|(_, child)| child.pid.is_some());
+                let asked = with_process.filter(|(_, child)| child.role != Role::Probe);
+                self.orders.extend(asked.map(|(id, _)| Order::Reopen { child: *id }));
             }
-            other => self.orders.push_back(Order::Report(Report::Unsupported(other))),
+            other => self.report(Report::Unsupported(other)),
         }
     }
 
-    /// Begins a stop, or makes a graceful one fast.
-    fn stop(&mut self, kind: StopKind, code: u8, now: Instant) {
-        let code = match self.phase {
-            Phase::StoppingLogServer { .. } | Phase::Finished => return,
-            Phase::StoppingWorkers { kind: before, .. } if before >= kind => return,
-            Phase::StoppingWorkers { code, .. } => code,
-            _ => {
-                self.orders.push_back(Order::AnnounceStop);
-                code
-            }
-        };
-        self.phase = Phase::StoppingWorkers { kind, code };
-        self.orders.push_back(Order::Report(Report::Stopping(kind)));
-        for id in (0..self.children.len()).map(ChildId) {
-            let child = &mut self.children[id.0];
-            child.stop_asked_until = None;
-            match child.state {
-                State::Waiting { .. } => child.state = State::Gone,
-                State::Starting { .. } | State::Ready | State::Ending { .. }
-                    if child.role != Role::LogServer =>
-                {
-                    self.end(id, Measure::of(kind), now);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn fail_start(&mut self, child: ChildId, code: u8, now: Instant) {
-        self.orders.push_back(Order::Report(Report::StartFailed { child, code }));
-        self.stop(StopKind::Fast, code, now);
-    }
-
-    /// Takes a measure against a child that has a process, unless the same or a harder one was taken before.
-    fn end(&mut self, id: ChildId, measure: Measure, now: Instant) {
-        let limits = self.limits;
-        let child = &mut self.children[id.0];
-        let is_new = !matches!(child.state, State::Ending { measure: taken, .. } if taken >= measure);
-        let is_repeated_kill = measure == Measure::Kill;
-        if !is_new && !is_repeated_kill {
-            return;
-        }
-        let timeout = match child.role {
-            // It has nothing to wait for but what is queued in its socket.
-            Role::LogServer => limits.stop_timeout,
-            Role::Worker(_) => limits.shutdown_timeout,
-        };
-        let (order, time) = match measure {
-            Measure::Quit => {
-                (Order::Quit { child: id, timeout }, timeout.saturating_add(limits.shutdown_grace))
-            }
-            Measure::Stop => (Order::Stop { child: id }, limits.stop_timeout),
-            Measure::Kill => (Order::Kill { child: id }, KILL_AGAIN_AFTER),
-        };
-        child.state = State::Ending { measure, deadline: now + time };
-        self.orders.push_back(order);
-    }
-
-    fn schedule_restart(&mut self, id: ChildId, now: Instant) {
-        let child = &mut self.children[id.0];
-        let delay = self.limits.restart_delay(child.early_deaths);
-        child.state = State::Waiting { until: now + delay };
-        child.restarts = child.restarts.saturating_add(1);
-        let early_deaths = child.early_deaths;
-        self.orders.push_back(Order::Report(Report::Restart { child: id, delay, early_deaths }));
-    }
-
-    /// Does what was to be done by now.
-    fn expire(&mut self, now: Instant) {
-        for id in (0..self.children.len()).map(ChildId) {
-            let child = &mut self.children[id.0];
-            if child.stop_asked_until.is_some_and(|at| at <= now) {
-                child.stop_asked_until = None;
-                self.end(id, Measure::Stop, now);
-            }
-            let child = &mut self.children[id.0];
-            if child.deadline().is_none_or(|at| at > now) {
-                continue;
-            }
-            match child.state {
-                State::Waiting { .. } => {
-                    child.state = State::Spawning;
-                    self.orders.push_back(Order::Spawn { child: id });
-                }
-                State::Starting { .. } => {
-                    let limit = self.limits.ready_timeout;
-                    self.orders.push_back(Order::Report(Report::NotReady { child: id, limit }));
-                    self.end(id, Measure::Kill, now);
-                }
-                State::Ending { measure, .. } => {
-                    let next = measure.next();
-                    self.orders.push_back(Order::Report(Report::Overdue { child: id, next }));
-                    self.end(id, next, now);
-                }
-                State::Spawning | State::Ready | State::Gone => {}
-            }
-        }
-    }
-
-    /// Goes on to the next phases, as far as the children are.
-    fn advance(&mut self, now: Instant) {
+    /// Derives what is to be done from the state, until nothing follows any more.
+    fn settle(&mut self, now: Instant) {
         loop {
-            match self.phase {
-                Phase::LogServer { deadline } => {
-                    if !self.all(Role::is_log_server, |state| state == State::Ready) {
-                        if now < deadline {
-                            return;
-                        }
-                        let limit = self.limits.log_server_ready_timeout;
-                        self.orders.push_back(Order::Report(Report::LogServerLate { limit }));
-                    }
-                    self.phase = Phase::Workers;
-                    for child in self.children.iter_mut().filter(|child| !child.role.is_log_server()) {
-                        child.state = State::Waiting { until: now };
-                    }
-                    self.expire(now);
-                }
-                Phase::Workers if self.all(Role::is_worker, |state| state == State::Ready) => {
-                    self.orders.push_back(Order::AnnounceReady);
-                    self.phase = Phase::Running;
-                }
-                Phase::StoppingWorkers { code, .. }
-                    if self.all(Role::is_worker, |state| state == State::Gone) =>
-                {
-                    self.orders.push_back(Order::WorkersGone);
-                    self.phase = Phase::StoppingLogServer { code };
-                }
-                Phase::StoppingLogServer { code } => {
-                    for id in self.with_process() {
-                        self.end(id, Measure::Quit, now);
-                    }
-                    if !self.all(|_| true, |state| state == State::Gone) {
-                        return;
-                    }
-                    self.orders.push_back(Order::Finish { code });
-                    self.phase = Phase::Finished;
-                }
-                _ => return,
+            self.expire(now);
+            self.forget();
+            let has_moved = self.advance_start(now) || self.advance_work(now) || self.begin(now);
+            if !has_moved {
+                break;
             }
         }
+        self.watch(now);
+        // First who accepts in the place of another, which takes no time; then who is started, and who is told to end.
+        self.settle_covers();
+        self.spawn(now);
+        self.settle_retired(now);
+        self.settle_stop(now);
+        self.report_waiting();
     }
 
-    fn all(&self, of: impl Fn(Role) -> bool, is: impl Fn(State) -> bool) -> bool {
-        self.children.iter().filter(|child| of(child.role)).all(|child| is(child.state))
-    }
-
-    fn with_process(&self) -> Vec<ChildId> {
-        let all = self.children.iter().enumerate();
-        all.filter(|(_, child)| child.pid.is_some()).map(|(index, _)| ChildId(index)).collect()
-    }
-}
-
-impl Slot {
-    fn new(role: Role) -> Self {
-        Self {
-            role,
-            state: State::Waiting { until: Instant::MAX },
-            pid: None,
-            started_at: Instant::from_nanos(0),
-            ready_at: None,
-            restarts: 0,
-            last_exit: None,
-            early_deaths: 0,
-            stop_asked_until: None,
+    /// Goes on to the next phase of the start, when the children are that far.
+    fn advance_start(&mut self, now: Instant) -> bool {
+        match self.phase {
+            Phase::LogServer { deadline } => {
+                let is_log_server = |child: &Slot| child.role == Role::LogServer;
+                if !self
+                    .children
+                    .values()
+                    .filter(|child| is_log_server(child))
+                    .all(|child| child.state == State::Ready)
+                {
+                    if now < deadline {
+                        return false;
+                    }
+                    self.report(Report::LogServerLate { limit: self.limits.log_server_ready_timeout });
+                }
+                self.phase = Phase::Crew;
+                self.release(now, |role| role != Role::LogServer);
+                true
+            }
+            Phase::Crew => {
+                let mut awaited = self.children.values().filter(|child| child.role != Role::LogServer);
+                if !awaited.all(|child| child.state == State::Ready) {
+                    return false;
+                }
+                self.orders.push_back(Order::AnnounceReady);
+                self.phase = Phase::Running;
+                true
+            }
+            _ => false,
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Waiting { until } => Some(until),
-            State::Starting { deadline } | State::Ending { deadline, .. } => Some(deadline),
-            State::Spawning | State::Ready | State::Gone => None,
+    /// Lets the start of those begin whose turn it is.
+    fn release(&mut self, now: Instant, is_meant: impl Fn(Role) -> bool) {
+        for child in self.children.values_mut().filter(|child| is_meant(child.role)) {
+            child.state = State::Waiting { until: now };
         }
+    }
+
+    fn add_child(&mut self, role: Role, generation: u32, until: Instant) -> ChildId {
+        let id = ChildId(self.next_child);
+        self.next_child = self.next_child.saturating_add(1);
+        self.children.insert(id, Slot::new(role, generation, until));
+        id
+    }
+
+    fn report(&mut self, report: Report) {
+        self.orders.push_back(Order::Report(report));
+    }
+
+    fn ids(&self) -> Vec<ChildId> {
+        self.children.keys().copied().collect()
     }
 }
 
 impl Phase {
     fn is_first_start(self) -> bool {
-        matches!(self, Self::LogServer { .. } | Self::Workers)
+        matches!(self, Self::LogServer { .. } | Self::Crew)
     }
 
     fn is_stopping(self) -> bool {
-        matches!(self, Self::StoppingWorkers { .. } | Self::StoppingLogServer { .. } | Self::Finished)
+        matches!(self, Self::StoppingCrew { .. } | Self::StoppingLogServer { .. } | Self::Finished)
     }
 }
 
-impl Measure {
-    fn of(kind: StopKind) -> Self {
-        match kind {
-            StopKind::Graceful => Self::Quit,
-            StopKind::Fast => Self::Stop,
-        }
-    }
-
-    fn next(self) -> Self {
-        match self {
-            Self::Quit => Self::Stop,
-            Self::Stop | Self::Kill => Self::Kill,
-        }
-    }
-}
-
-/// A child that ends with this code before it is READY has found the configuration wrong; at the first start a further
-/// try cannot help.
-pub const EXIT_CONFIGURATION: u8 = 2;
-/// The exit code of a master whose children cannot be started, and of a child that says in order that it cannot serve: it
-/// is what `main` returns with an error. A crash, which has another code or a signal, is worth a further try.
-pub const EXIT_FAILED: u8 = 1;
-/// A signal to a whole group reaches its members one after the other. So long is waited, when a child tells of one, for
-/// the master's own to arrive.
-const GROUP_SIGNAL_SPREAD: Duration = Duration::from_millis(100);
-/// `KILL` cannot be refused, but a process in an uninterruptible wait ends late; the order is repeated until it has.
-const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The first generation; its plan exists before the start.
+const FIRST_GENERATION: u32 = 1;
+/// Of children that live over generations.
+const NO_GENERATION: u32 = 0;

@@ -15,12 +15,14 @@ mod slots;
 mod trigger;
 mod uring;
 mod waker;
+mod watch;
 
 pub use completion::{AcceptError, Completion, ListenerId, PeerAddress, Token};
 pub use epoll::{Epoll, Got, Loan, Patience, Poller};
 pub use trigger::Trigger;
 pub use uring::Uring;
 pub use waker::Waker;
+pub use watch::{Watch, Watched};
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -78,7 +80,8 @@ pub trait Reactor {
     /// The kernel's, when it has no memory to watch the socket: the listener stays paused.
     fn resume_accept(&mut self, listener: ListenerId) -> Result<(), Errno>;
 
-    /// Stops watching a listener for good, and closes this process's descriptor of it.
+    /// Stops watching a listener for good, and closes this process's descriptor of it. What was accepted before is still
+    /// reported under its id, which is another listener's only when nothing more can come.
     fn unlisten(&mut self, listener: ListenerId);
 
     /// Accepts one connection, or says why not; used to empty a queue before a listener is given up.
@@ -87,6 +90,16 @@ pub trait Reactor {
     ///
     /// The kernel's answer to accept4(2).
     fn accept_now(&mut self, listener: ListenerId) -> Result<(OwnedFd, PeerAddress), AcceptError>;
+
+    /// A connection that was accepted and not reported yet, without asking the kernel for another one; of a reactor that
+    /// accepts before it is asked to.
+    ///
+    /// # Errors
+    ///
+    /// [`AcceptError::Empty`] when there is none, or that it was lost since.
+    fn take_accepted(&mut self, _listener: ListenerId) -> Result<(OwnedFd, PeerAddress), AcceptError> {
+        Err(AcceptError::Empty)
+    }
 
     /// With descriptors exhausted: accepts one connection by the reserve descriptor, sends it `answer` and closes it.
     ///
@@ -161,6 +174,11 @@ pub trait Reactor {
     /// Whether bytes that were taken by a send have not left yet, so that ending the connection might cost some of them.
     /// [`Completion::Writable`], when it is awaited, comes after the last of them.
     fn unsent(&self, token: Token) -> bool;
+
+    /// How many bytes are [`unsent`](Self::unsent).
+    fn unsent_bytes(&self, _token: Token) -> usize {
+        0
+    }
 
     /// Asks for one [`Completion::Writable`] when the kernel takes bytes again. To be asked after a send that took
     /// less than all, or while something is [`unsent`](Self::unsent), and only then: else it may never be reported.

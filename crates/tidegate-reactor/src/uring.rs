@@ -114,20 +114,25 @@ impl Uring {
         }
     }
 
-    /// Queues what each connection that was touched wants now.
+    /// Queues what each source that was touched wants now.
     #[inline]
     fn sync_all(&mut self) {
+        self.sync_conns();
+        self.listeners.sync(&mut self.ring);
+        if !self.polls_waker {
+            self.polls_waker = true;
+            self.ring.poll(word::WAKER, self.waker.fd(), Readiness::Input);
+        }
+    }
+
+    #[inline]
+    fn sync_conns(&mut self) {
         while let Some(token) = self.unsynced.pop() {
             if let Some(conn) = self.conns.find(token) {
                 conn.unsynced = false;
                 sync_input(&mut self.ring, token, conn);
                 sending::sync_output(&mut self.ring, token, conn);
             }
-        }
-        self.listeners.sync(&mut self.ring);
-        if !self.polls_waker {
-            self.polls_waker = true;
-            self.ring.poll(word::WAKER, self.waker.fd(), Readiness::Input);
         }
     }
 
@@ -214,6 +219,10 @@ impl Reactor for Uring {
 
     fn accept_now(&mut self, listener: ListenerId) -> Result<(OwnedFd, PeerAddress), AcceptError> {
         self.listeners.accept_now(&mut self.ring, listener)
+    }
+
+    fn take_accepted(&mut self, listener: ListenerId) -> Result<(OwnedFd, PeerAddress), AcceptError> {
+        self.listeners.take_accepted(&mut self.ring, listener)
     }
 
     fn refuse_one(&mut self, listener: ListenerId, answer: &[u8]) -> Result<(), AcceptError> {
@@ -324,6 +333,10 @@ impl Reactor for Uring {
         self.conns.look(token).is_some_and(|conn| conn.unsent() > 0)
     }
 
+    fn unsent_bytes(&self, token: Token) -> usize {
+        self.conns.look(token).map_or(0, Conn::unsent)
+    }
+
     fn await_writable(&mut self, token: Token) {
         let Some(conn) = self.conns.find(token) else { return };
         conn.awaits_writable = true;
@@ -385,7 +398,7 @@ impl Reactor for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // What was taken is offered once; the ring submits it when it is dropped.
-        self.sync_all();
+        // What was taken is offered once; the ring submits it when it is dropped. Nothing is accepted that nobody would see.
+        self.sync_conns();
     }
 }

@@ -5,7 +5,9 @@
 //! limits, no retries, no logging.
 #![expect(unsafe_code, reason = "this crate is the place for it")]
 
+pub mod daemon;
 pub mod event;
+pub mod fd_channel;
 pub mod process;
 pub mod shared;
 pub mod signal;

@@ -131,6 +131,17 @@ pub fn listen_tcp_group(address: SocketAddr, options: &TcpOptions, count: usize)
     Ok(group)
 }
 
+/// Opens `count` more sockets beside one that listens already.
+///
+/// # Errors
+///
+/// As [`listen_tcp`]; `AddrInUse` when the first one belongs to another user.
+pub fn grow_tcp_group(first: &OwnedFd, options: &TcpOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let address = local_address(first)?;
+    sockopt::set_socket_reuseport(first, true)?;
+    (0..count).map(|_| listen_tcp(address, options, Sharing::ReusePort)).collect()
+}
+
 fn bind_tcp(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

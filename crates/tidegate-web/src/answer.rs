@@ -38,10 +38,12 @@ impl Connection {
 }
 
 impl Delivery {
-    /// As the client asked; a worker that stops keeps no connection.
+    /// As the client asked. A worker that retires keeps no connection, but for what has been received behind this request:
+    /// nothing may be answered after an answer that closes (RFC 9112, section 9.6), so the last one does.
     #[inline]
     pub(crate) fn of(head: &Head, io: &Io<'_>) -> Self {
-        let connection = match (head.keep_alive() && !io.retiring(), head.version()) {
+        let keep = head.keep_alive() && (!io.retiring() || io.has_more_input());
+        let connection = match (keep, head.version()) {
             (false, _) => Connection::Close,
             (true, Version::Http11) => Connection::Persistent,
             (true, Version::Http10) => Connection::KeepAlive,

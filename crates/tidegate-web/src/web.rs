@@ -223,8 +223,14 @@ impl Service for Web {
         }
     }
 
-    fn on_retire(&self, _: &mut Io<'_>, session: &mut Session) -> Flow {
-        if session.is_idle() { Flow::CloseAfterFlush(Reason::SHUTDOWN) } else { Flow::Continue }
+    fn on_retire(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
+        // The next request of an idle client may be under way and would be lost, so while there is time it is answered and
+        // told to be the last; an idle client that sends none has its keep-alive time.
+        if session.is_idle() && !io.draining() {
+            Flow::CloseAfterFlush(Reason::SHUTDOWN)
+        } else {
+            Flow::Continue
+        }
     }
 
     fn limits(&self) -> tidegate_engine::Limits {

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_accounts::Accounts;
 use tidegate_engine::{BoxError, BoxedService, Service};
 use tidegate_gateway::{Gateway, OnUnknown};
-use tidegate_process::Child;
+use tidegate_process::{Child, Part, Role, Signals, TakenOver};
 use tidegate_web::{Status, Web};
 
-use crate::config::{self, Config, ServiceName};
-use crate::run::master::CONFIG_FD;
+use crate::config::{self, Config, LoadOptions, ServiceName};
+use crate::run;
+use crate::run::handout::Handout;
 use crate::server::{Factory, ListenSpec};
 use crate::services::admin;
 use crate::{Error, ListenOptions, ServerBuilder, discard, echo};
 
 /// A server of everything that the configuration says: with a data folder, a pid file, a control socket and a log server.
+/// A reload serves the same configuration again.
 ///
 /// # Errors
 ///
@@ -29,25 +31,60 @@ pub fn from_config(config: Config) -> Result<ServerBuilder, Error> {
     Ok(ServerBuilder { listeners, operated: true, ..ServerBuilder::new(config) })
 }
 
-/// Plays the part of a child, when a master started this process: to be called first in `main`. `None` when none did.
+/// As [`from_config`], with the configuration that these options find; a reload reads it again, from the same sources.
+///
+/// # Errors
+///
+/// That the configuration is wrong, and as [`from_config`].
+pub fn from_options(options: &LoadOptions) -> Result<ServerBuilder, Error> {
+    let mut source = options.clone();
+    // A daemon has another current folder.
+    if source.current_dir.is_none() {
+        source.current_dir = std::env::current_dir().ok();
+    }
+    let server = from_config(Config::load(&source)?)?;
+    Ok(ServerBuilder { source: Some(source), ..server })
+}
+
+/// Plays the part that this process was started for by a master: to be called first in `main`. `None` when it was none.
 pub fn run_if_child() -> Option<Result<(), Error>> {
-    match Child::from_env() {
+    match Part::from_env() {
         Ok(None) => None,
-        Ok(Some(child)) => Some(run_child(child)),
+        Ok(Some(Part::Child(child))) if child.role() == Role::Probe => {
+            Some(run::probe::run(of_source, child))
+        }
+        Ok(Some(Part::Child(child))) => Some(run_child(child)),
+        Ok(Some(Part::Successor(taken))) => Some(go_on(taken)),
         Err(error) => Some(Err(error.into())),
     }
 }
 
 fn run_child(mut child: Child) -> Result<(), Error> {
-    let fd =
-        child.take_fd(CONFIG_FD).ok_or_else(|| Error::Service("no configuration was handed over".into()))?;
-    let json = tidegate_sys::shared::read_all(std::os::fd::AsFd::as_fd(&fd), MAX_CONFIG_BYTES)
-        .map_err(Error::system("reading the configuration that was handed over"))?;
-    let config = Config::from_json(&json).map_err(|error| Error::Service(error.into()))?;
-    from_config(config)?.run_child(child)
+    let handout = Handout::take(&mut child)?;
+    match from_config(handout.config.clone()) {
+        Ok(server) => server.run_child(child, &handout),
+        Err(error) => {
+            run::worker::tell(child.failed(&error.to_string()));
+            Err(error)
+        }
+    }
 }
 
-const MAX_CONFIG_BYTES: usize = 64 << 20;
+/// Goes on where the image before was.
+fn go_on(taken: Box<TakenOver>) -> Result<(), Error> {
+    let signals = Signals::block()?;
+    match of_source(&taken.hooks()["source"]).and_then(ServerBuilder::checked) {
+        Ok(server) => run::master::resume(server, signals, taken),
+        Err(error) => Err(Error::Service(taken.revert(&error.to_string()).into())),
+    }
+}
+
+/// The server whose configuration is where the image before found it.
+fn of_source(source: &serde_json::Value) -> Result<ServerBuilder, Error> {
+    let source: LoadOptions =
+        serde_json::from_value(source.clone()).map_err(|error| Error::Service(error.into()))?;
+    from_options(&source)
+}
 
 /// One pool for all gateway listeners of a worker.
 type SharedAccounts = Arc<Mutex<Option<Arc<Accounts>>>>;

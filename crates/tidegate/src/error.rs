@@ -35,6 +35,14 @@ pub enum Error {
     /// An address could not be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// An address could not be listened on; with the place of the configuration that says it.
+    #[error("{origin}: {source}")]
+    BindAt {
+        /// The file with line and column, the variable, or the argument.
+        origin: String,
+        /// What happened.
+        source: BindError,
+    },
     /// Another instance runs, or the pid file cannot be written.
     #[error(transparent)]
     PidFile(#[from] PidFileError),

@@ -1,25 +1,36 @@
 //! `Layout`: which place among the counters belongs to whom.
 //!
 //! ```text
-//!  0       1           2 …                    one worker after the other
-//! +--------+------------+--------+--------+---+----------+--------+---
-//! | master | log server | loop-0 | loop-1 | … | acceptor | loop-0 | …
-//! +--------+------------+--------+--------+---+----------+--------+---
+//!  of a generation:
+//!  0         1          2 …                                  each worker twice: itself, and one that replaces it
+//! +---------+----------+--------+--------+---+----------+--------+---
+//! | carried | acceptor | loop-0 | loop-1 | … | acceptor | loop-0 | …
+//! +---------+----------+--------+--------+---+----------+--------+---
+//!  of those that belong to no generation:
+//! +--------+------------+---------+---
+//! | master | log server | process | …
+//! +--------+------------+---------+---
 //! ```
 //!
-//! Invariant: all processes of a server have the same layout, since it follows from the configuration alone. The words of a
-//! process stand in the first of its places, the words of a thread in its own.
+//! Invariant: all processes of a generation have the same layout, since it follows from the configuration alone. The words
+//! of a process stand in the first of its places, the words of a thread in its own. What generations that have ended did
+//! is carried on in the first place of the one that serves.
 
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 /// The places of the processes, and of the threads of each worker that have counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layout {
     /// Loops of each worker, at least 1.
     pub(crate) loops: usize,
-    /// Whether each worker has an acceptor besides.
+    /// Whether each worker has an acceptor besides, or a receiver.
     pub(crate) has_acceptor: bool,
+    /// The processes are not those of a generation: each has one place.
+    #[serde(default)]
+    pub(crate) is_permanent: bool,
 }
 
 /// A thread of a worker that has counters of its own.
@@ -34,12 +45,23 @@ pub(crate) enum Seat {
 impl Layout {
     pub(crate) const MASTER: usize = 0;
     pub(crate) const LOG_SERVER: usize = 1;
+    /// Where the processes of a program's own begin.
+    pub(crate) const FIRST_PROCESS: usize = 2;
+
+    /// What was counted by generations that have ended.
+    pub(crate) const CARRIED: usize = 0;
+    pub(crate) const ACCEPTOR: usize = 1;
     /// Where the workers begin.
     pub(crate) const FIRST_WORKER: usize = 2;
+    /// A worker, and one that replaces it while it still drains.
+    const PROCESSES_OF_A_WORKER: usize = 2;
 
-    /// How many places so many workers and the other processes have.
+    /// The places of those that live over generations.
+    pub(crate) const PERMANENT: Self = Self { loops: 1, has_acceptor: false, is_permanent: true };
+
+    /// How many places a generation of so many workers has.
     pub(crate) const fn places(self, workers: usize) -> usize {
-        Self::FIRST_WORKER + workers * self.worker_places()
+        Self::FIRST_WORKER + workers * Self::PROCESSES_OF_A_WORKER * self.worker_places()
     }
 
     /// How many places each worker has.
@@ -47,9 +69,15 @@ impl Layout {
         if self.has_acceptor { self.loops + 1 } else { self.loops }
     }
 
-    /// The places of a worker, in the order of its [`seats`](Self::seats).
-    pub(crate) const fn of_worker(self, worker: usize) -> Range<usize> {
-        self.places(worker)..self.places(worker + 1)
+    /// The places of a worker, in the order of its [`seats`](Self::seats); `replacing` is 1 for one that replaces another.
+    pub(crate) const fn of_worker(self, worker: usize, replacing: usize) -> Range<usize> {
+        let at = self.places(worker) + (replacing % Self::PROCESSES_OF_A_WORKER) * self.worker_places();
+        at..at + self.worker_places()
+    }
+
+    /// Where places of more than one begin.
+    pub(crate) const fn first_worker(self) -> usize {
+        if self.is_permanent { usize::MAX } else { Self::FIRST_WORKER }
     }
 
     /// The threads of a worker that have places.
@@ -85,12 +113,15 @@ mod tests {
 
     #[test]
     fn workers_follow_each_other_with_their_acceptors() {
-        let layout = Layout { loops: 3, has_acceptor: true };
-        assert_eq!([layout.of_worker(0), layout.of_worker(1)], [2..6, 6..10]);
-        assert_eq!(layout.places(2), 10);
+        let layout = Layout { loops: 3, has_acceptor: true, is_permanent: false };
+        assert_eq!(
+            [layout.of_worker(0, 0), layout.of_worker(0, 1), layout.of_worker(1, 0)],
+            [2..6, 6..10, 10..14]
+        );
+        assert_eq!(layout.places(2), 18);
         let names: Vec<String> = layout.seats().map(|seat| seat.to_string()).collect();
         assert_eq!(names, ["loop-0", "loop-1", "loop-2", "acceptor"]);
         let each = Layout { has_acceptor: false, ..layout };
-        assert_eq!((each.of_worker(1), each.seats().count()), (5..8, 3));
+        assert_eq!((each.of_worker(1, 0), each.seats().count()), (8..11, 3));
     }
 }

@@ -20,7 +20,9 @@
 #[cfg(feature = "full")]
 mod assemble;
 pub mod config;
+mod connections;
 mod error;
+mod holder;
 mod layout;
 mod listen_options;
 #[cfg(feature = "full")]
@@ -32,22 +34,26 @@ mod sockets;
 mod status;
 
 #[cfg(feature = "full")]
-pub use assemble::{from_config, run_if_child};
+pub use assemble::{from_config, from_options, run_if_child};
 pub use config::Config;
+pub use connections::{ConnectionPage, ConnectionStatus, NextClose};
 pub use error::Error;
 pub use listen_options::ListenOptions;
+pub use run::process::{ProcessContext, ProcessEvent};
 pub use server::{Ready, Server, ServerBuilder, SpawnedServer};
 pub use services::{Stream, discard, echo};
 pub use sockets::BindError;
-pub use status::{ListenerStatus, ProcessStatus, Status, ThreadStatus};
+pub use status::{GenerationStatus, ListenerStatus, ProcessStatus, Status, ThreadStatus};
 
 pub use tidegate_engine::{
-    BoxError, Closed, ConnHandle, ConnId, CounterDef, Decoded, End, Flow, HandleError, Instant, Io, Limits,
-    Peer, PeerAddress, Phase, Reason, Refusal, Service, TimerToken,
+    BoxError, Closed, ConnHandle, ConnId, CounterDef, Decoded, End, FdChannel, Flow, HandleError, Instant,
+    Io, Limits, Peer, PeerAddress, Phase, Reason, Received, Refusal, Service, TimerToken, check_connection,
 };
 /// Records: what the processes log, and how it is read back.
 pub use tidegate_log as log;
-pub use tidegate_process::control_socket;
+pub use tidegate_process::{ENV_PROGRAM, control_socket};
+/// Detaching from the terminal.
+pub use tidegate_sys::daemon;
 
 #[cfg(feature = "gateway")]
 pub use tidegate_gateway as gateway;

@@ -7,20 +7,20 @@ use std::fmt::Write as _;
 use tidegate_engine::{ListenerWord, ProcessWord, Reason};
 
 use crate::layout::Seat;
-use crate::status::{ListenerMeta, ProcessCounters, StatusSource, role_name};
+use crate::status::{
+    ListenerMeta, ProcessCounters, ProcessState, ROLE_ACCEPTOR, ROLE_LOG_SERVER, ROLE_MASTER, ROLE_PROCESS,
+    ROLE_WORKER, StatusSource, role_name,
+};
 
 impl StatusSource {
-    /// Whether the server takes work: some worker is ready, and none has begun to stop.
+    /// Whether the server takes work: some worker is ready, and it has not begun to stop.
     pub(crate) fn is_ready(&self) -> bool {
-        let mut ready = false;
-        for process in self.started().filter(|p| p.get(ProcessWord::Role) == 2) {
-            match process.get(ProcessWord::State) {
-                1 => ready = true,
-                2 => return false,
-                _ => {}
-            }
-        }
-        ready
+        let is_ready =
+            |process: &ProcessCounters| process.get(ProcessWord::State) == ProcessState::Ready as u64;
+        let mut all = self.started();
+        // A server of one process has no master.
+        let is_stopping = all.any(|it| it.get(ProcessWord::Role) == ROLE_MASTER && !is_ready(&it));
+        !is_stopping && self.started().any(|it| it.get(ProcessWord::Role) == ROLE_WORKER && is_ready(&it))
     }
 
     /// All counters in the text format of Prometheus, version 0.0.4.
@@ -74,8 +74,7 @@ impl StatusSource {
             head(text, name, kind, help);
             for process in self.started() {
                 for (seat, place) in process.seats().filter(|(seat, _)| *seat != Seat::Acceptor) {
-                    let listeners = 0..self.listeners.len();
-                    let sum = listeners.map(|index| place.listener(index).get(*word)).sum();
+                    let sum = process.listeners().map(|(index, _)| place.listener(index).get(*word)).sum();
                     line(text, name, &loop_labels(&process, seat), sum);
                 }
             }
@@ -108,7 +107,7 @@ impl StatusSource {
         head(text, NAME, "counter", "Connections that ended, by the side whose FIN or reset came first.");
         let sides = [("peer", ListenerWord::ClosedByPeer), ("server", ListenerWord::ClosedByServer)];
         for process in self.started() {
-            for (index, meta) in self.listeners.iter().enumerate() {
+            for (index, meta) in process.listeners() {
                 for (side, word) in sides {
                     let labels = format!("{},side=\"{side}\"", listener_labels(&process, meta));
                     line(text, NAME, &labels, process.sum(index, |counts| counts.get(word)));
@@ -121,7 +120,7 @@ impl StatusSource {
         for (word, name, kind, help) in LISTENER_METRICS {
             head(text, name, kind, help);
             for process in self.started() {
-                for (index, meta) in self.listeners.iter().enumerate() {
+                for (index, meta) in process.listeners() {
                     let value = process.sum(index, |counts| counts.get(*word));
                     line(text, name, &listener_labels(&process, meta), value);
                 }
@@ -136,7 +135,7 @@ impl StatusSource {
         let custom = Reason::all_custom();
         let reasons: Vec<Reason> = known.chain(custom).collect();
         for process in self.started() {
-            for (index, meta) in self.listeners.iter().enumerate() {
+            for (index, meta) in process.listeners() {
                 for reason in &reasons {
                     let closed = process.sum(index, |counts| counts.closed(*reason));
                     if closed == 0 {
@@ -153,7 +152,8 @@ impl StatusSource {
 
     fn write_service_counters(&self, text: &mut String) {
         let mut written: Vec<String> = Vec::new();
-        for meta in self.listeners.iter() {
+        let metas: Vec<ListenerMeta> = self.views().flat_map(|view| view.listeners.to_vec()).collect();
+        for meta in &metas {
             for (counter, def) in meta.counters.iter().enumerate() {
                 let name = format!("tidegate_{}_{}_total", meta.service.replace('-', "_"), def.name);
                 if written.contains(&name) {
@@ -161,11 +161,11 @@ impl StatusSource {
                 }
                 head(text, &name, "counter", def.help);
                 for process in self.started() {
-                    for (index, other) in self.listeners.iter().enumerate() {
-                        if other.service == meta.service {
-                            let value = process.sum(index, |counts| counts.service(counter));
-                            line(text, &name, &listener_labels(&process, other), value);
-                        }
+                    for (index, other) in
+                        process.listeners().filter(|(_, other)| other.service == meta.service)
+                    {
+                        let value = process.sum(index, |counts| counts.service(counter));
+                        line(text, &name, &listener_labels(&process, other), value);
                     }
                 }
                 written.push(name);
@@ -214,6 +214,12 @@ const LOOP_METRICS: &[Row<ProcessWord>] = &[
         "tidegate_accepts_held_total",
         "counter",
         "Times that accepting stopped for want of memory for buffers.",
+    ),
+    (
+        ProcessWord::HandoverErrors,
+        "tidegate_handover_errors_total",
+        "counter",
+        "Messages and descriptors that were handed over and are no connections.",
     ),
     (ProcessWord::Panics, "tidegate_panics_total", "counter", "Panics caught in callbacks."),
 ];
@@ -276,10 +282,19 @@ fn seconds(ns: u64) -> String {
 fn process_label(process: &ProcessCounters) -> String {
     let role = process.get(ProcessWord::Role);
     let name = role_name(role).replace(' ', "-");
-    if role == 2 {
-        format!("process=\"worker-{}\"", process.get(ProcessWord::Index))
-    } else {
-        format!("process=\"{name}\"")
+    match role {
+        ROLE_MASTER | ROLE_LOG_SERVER => format!("process=\"{name}\""),
+        ROLE_ACCEPTOR => {
+            format!("process=\"{name}\",generation=\"{}\"", process.get(ProcessWord::Generation))
+        }
+        ROLE_PROCESS => format!("process=\"{name}-{}\"", process.get(ProcessWord::Index)),
+        _ => {
+            // While one replaces another, both have the same number.
+            let next = if process.get(ProcessWord::Seat) == 0 { "" } else { "-next" };
+            let index = process.get(ProcessWord::Index);
+            let generation = process.get(ProcessWord::Generation);
+            format!("process=\"worker-{index}{next}\",generation=\"{generation}\"")
+        }
     }
 }
 
@@ -300,17 +315,19 @@ mod tests {
 
     use super::*;
     use crate::layout::Layout;
+    use crate::status::View;
 
     /// Places: two for the loops of the worker, one for its acceptor.
-    const LAYOUT: Layout = Layout { loops: 2, has_acceptor: true };
+    const LAYOUT: Layout = Layout { loops: 2, has_acceptor: true, is_permanent: false };
 
     /// A worker of two loops and an acceptor, and what `/metrics` says of it.
     fn exposition(record: impl FnOnce(&Metrics)) -> String {
         let metrics = Metrics::on_heap_for(LAYOUT.places(1), 1);
-        for index in LAYOUT.of_worker(0) {
+        for index in LAYOUT.of_worker(0, 0) {
             let place = metrics.process(index);
             place.set(ProcessWord::Pid, 1);
             place.set(ProcessWord::Role, 2);
+            place.set(ProcessWord::Generation, 1);
         }
         record(&metrics);
         let meta = ListenerMeta {
@@ -319,13 +336,20 @@ mod tests {
             service: "web".to_owned(),
             counters: &[],
         };
-        StatusSource { metrics, listeners: Arc::new([meta]), layout: LAYOUT }.prometheus()
+        let permanent = View {
+            generation: 0,
+            metrics: Metrics::on_heap_for(2, 1),
+            listeners: Arc::new([]),
+            layout: Layout::PERMANENT,
+        };
+        let view = View { generation: 1, metrics, listeners: Arc::new([meta]), layout: LAYOUT };
+        StatusSource { permanent, generations: vec![view] }.prometheus()
     }
 
     #[test]
     fn turns_are_a_cumulative_histogram_for_each_loop() {
         let text = exposition(|metrics| {
-            let second = metrics.process(LAYOUT.of_worker(0).start + 1);
+            let second = metrics.process(LAYOUT.of_worker(0, 0).start + 1);
             for micros in [5, 10, 11, 50_000, 20_000_000] {
                 second.record_turn(Duration::from_micros(micros));
             }
@@ -355,18 +379,20 @@ mod tests {
             ]
         );
         assert!(text.contains("# TYPE tidegate_loop_turn_seconds histogram\n"));
-        assert!(text.contains("tidegate_loop_turn_seconds_count{process=\"worker-0\",loop=\"0\"} 0\n"));
+        assert!(text.contains(
+            "tidegate_loop_turn_seconds_count{process=\"worker-0\",generation=\"1\",loop=\"0\"} 0\n"
+        ));
     }
 
     #[test]
     fn an_acceptor_is_a_loop_without_connections() {
         let text = exposition(|metrics| {
-            let acceptor = metrics.process(LAYOUT.of_worker(0).end - 1);
+            let acceptor = metrics.process(LAYOUT.of_worker(0, 0).end - 1);
             acceptor.set(ProcessWord::LoopTurns, 7);
             acceptor.set(ProcessWord::AcceptExhausted, 3);
         });
         let series = |name: &str| -> Vec<String> {
-            let prefix = format!("{name}{{process=\"worker-0\",");
+            let prefix = format!("{name}{{process=\"worker-0\",generation=\"1\",");
             text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
         };
         let turns = series("tidegate_loop_turns_total");
@@ -381,7 +407,7 @@ mod tests {
         let text = exposition(|_| {});
         for side in ["peer", "server"] {
             let line = format!(
-                "tidegate_connections_closed_first_total{{process=\"worker-0\",listener=\"web\",service=\"web\",side=\"{side}\"}} 0\n"
+                "tidegate_connections_closed_first_total{{process=\"worker-0\",generation=\"1\",listener=\"web\",service=\"web\",side=\"{side}\"}} 0\n"
             );
             assert!(text.contains(&line), "{text}");
         }

@@ -8,14 +8,22 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tidegate_engine::{BoxError, BoxedService, CounterDef, Service};
 use tidegate_log::LogServer;
-use tidegate_process::{Child, Signals};
+use tidegate_process::systemd::ActivatedSockets;
+use tidegate_process::{Child, Limits, Part, Role, Signals};
+use tidegate_sys::process::Credentials;
 
+#[cfg(feature = "full")]
+use crate::assemble;
 use crate::config::{Accept, Acceptor, Address, Config, Count, Engine};
 use crate::layout::Layout;
 use crate::run;
+use crate::run::handout::Handout;
 use crate::run::loops::WorkerLoops;
+use crate::run::process::{MAX_ARGS_BYTES, ProcessContext, ProcessSpec};
 use crate::sockets::{BindOptions, Bound, Share};
 use crate::status::{ListenerMeta, StatusSource};
 use crate::{Error, ListenOptions};
@@ -66,6 +74,13 @@ pub struct ServerBuilder {
     /// A server with a data folder: pid file, control socket, log server.
     pub(crate) operated: bool,
     pub(crate) on_ready: Option<OnReady>,
+    /// Processes of the program's own.
+    pub(crate) processes: Vec<ProcessSpec>,
+    /// Where the configuration is read again.
+    #[cfg(feature = "full")]
+    pub(crate) source: Option<crate::config::LoadOptions>,
+    /// Who the children become.
+    pub(crate) credentials: Option<Credentials>,
     /// The first thing that was wrong with what the builder was given.
     pub(crate) error: Option<Error>,
 }
@@ -95,7 +110,82 @@ impl fmt::Debug for ServerBuilder {
 
 impl ServerBuilder {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, listeners: Vec::new(), operated: false, on_ready: None, error: None }
+        Self {
+            config,
+            listeners: Vec::new(),
+            operated: false,
+            on_ready: None,
+            processes: Vec::new(),
+            #[cfg(feature = "full")]
+            source: None,
+            credentials: None,
+            error: None,
+        }
+    }
+
+    /// The same server once more, as the master keeps it: without what happens once.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            listeners: self.listeners.clone(),
+            operated: self.operated,
+            on_ready: None,
+            processes: self.processes.clone(),
+            #[cfg(feature = "full")]
+            source: self.source.clone(),
+            credentials: self.credentials.clone(),
+            error: None,
+        }
+    }
+
+    /// The server as its configuration is now, for a generation that follows one with the configuration `current`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration, or cannot be changed without a restart.
+    pub(crate) fn reread(&self, current: &Config) -> Result<Self, Error> {
+        #[cfg(feature = "full")]
+        if let Some(source) = &self.source {
+            let config = Config::load(source)?;
+            config.check_reload(current)?;
+            config.check_roots()?;
+            let next = assemble::from_config(config)?;
+            return Self { source: self.source.clone(), processes: self.processes.clone(), ..next }.checked();
+        }
+        let _ = current;
+        Ok(self.again())
+    }
+
+    /// The server of another configuration, whose services are those of this program.
+    pub(crate) fn with_config(&self, config: Config) -> Self {
+        #[cfg(feature = "full")]
+        if self.operated
+            && let Ok(server) = assemble::from_config(config.clone())
+        {
+            return Self { source: self.source.clone(), processes: self.processes.clone(), ..server };
+        }
+        Self { config, ..self.again() }
+    }
+
+    /// What another image of this process needs to read the configuration again.
+    pub(crate) fn frozen_source(&self) -> Result<serde_json::Value, String> {
+        #[cfg(feature = "full")]
+        if let Some(source) = &self.source {
+            return serde_json::to_value(source).map_err(|error| error.to_string());
+        }
+        Ok(serde_json::Value::Null)
+    }
+
+    /// The times that the processes are granted.
+    pub(crate) fn process_limits(&self) -> Limits {
+        let process = &self.config.process;
+        Limits {
+            shutdown_timeout: process.shutdown_timeout,
+            drain_timeout: process.drain_timeout,
+            max_generations: process.max_generations,
+            hang_timeout: process.hang_timeout,
+            ..Limits::default()
+        }
     }
 
     /// Adds a listener at `address` (`"127.0.0.1:7000"`, `"[::1]:7000"`, port 0 for a free one, `"unix:/path"`), whose
@@ -194,6 +284,70 @@ impl ServerBuilder {
         self
     }
 
+    /// Adds a process of the program's own, which the master starts, watches, starts again when it dies, and ends with the
+    /// others. It lives over reloads. `args` are carried to it, and kept over restarts and upgrades; `entry` runs there, on
+    /// the main thread, until it is told to end.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use tidegate::{ProcessEvent, Server, echo};
+    ///
+    /// # fn main() -> Result<(), tidegate::Error> {
+    /// Server::builder()
+    ///     .listen("127.0.0.1:7000", echo)
+    ///     .process("sweeper", Duration::from_secs(60), |process, every| {
+    ///         process.ready()?;
+    ///         loop {
+    ///             match process.wait(every)? {
+    ///                 None => { /* a minute has passed: sweep */ }
+    ///                 Some(ProcessEvent::Reopen) => {}
+    ///                 Some(_) => return Ok(()),
+    ///             }
+    ///         }
+    ///     })
+    ///     .run()
+    /// # }
+    /// ```
+    ///
+    /// The name, which `ps` and the status show, has 1 to 64 letters, digits, `-`, `_`, `.` or blanks and is nobody else's;
+    /// the arguments have at most 1 MiB as JSON. Anything else is an error of [`run`](Self::run). There are no such processes
+    /// in a server of one process (`workers(0)`), nor in one that is spawned.
+    #[expect(clippy::needless_pass_by_value, reason = "the process has them, not the caller")]
+    pub fn process<A: Serialize + DeserializeOwned + 'static>(
+        mut self,
+        name: impl Into<String>,
+        args: A,
+        entry: impl Fn(&mut ProcessContext<'_>, A) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        let name = name.into();
+        let is_good = |it: char| it.is_ascii_alphanumeric() || "-_. ".contains(it);
+        let fits = (1..=64).contains(&name.len()) && name.chars().all(is_good);
+        let why = match serde_json::to_vec(&args) {
+            _ if !fits => {
+                format!("process {name:?}: a name has 1 to 64 letters, digits, '-', '_', '.' or blanks")
+            }
+            _ if self.processes.iter().any(|known| known.name == name) => {
+                format!("process {name:?}: there is another one of that name")
+            }
+            Err(error) => format!("process {name:?}: its arguments cannot be written: {error}"),
+            Ok(args) if args.len() > MAX_ARGS_BYTES => {
+                format!(
+                    "process {name:?}: its arguments have {} bytes, at most {MAX_ARGS_BYTES} are taken",
+                    args.len()
+                )
+            }
+            Ok(args) => {
+                let entry = Arc::new(move |context: &mut ProcessContext<'_>, args: &[u8]| {
+                    entry(context, serde_json::from_slice(args)?)
+                });
+                self.processes.push(ProcessSpec { name, args: args.into(), entry });
+                return self;
+            }
+        };
+        self.error.get_or_insert(Error::Service(why.into()));
+        self
+    }
+
     /// Calls `on_ready` once, in the master, when all workers serve.
     pub fn on_ready(mut self, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Self {
         self.on_ready = Some(Box::new(on_ready));
@@ -202,16 +356,34 @@ impl ServerBuilder {
 
     /// Runs the server until it is stopped by `TERM`, `INT` or `QUIT`. To be called before the program starts a thread.
     ///
-    /// In a worker, which is the same program started again, it returns when the worker's work is done.
+    /// In a worker, which is the same program started again, it returns when the worker's work is done. On `HUP` a new
+    /// generation of workers takes the place of the old one; on `USR2` the program that stands at the path of this one then
+    /// goes on in this process.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     pub fn run(self) -> Result<(), Error> {
-        match Child::from_env()? {
-            Some(child) => self.run_child(child),
+        match Part::from_env()? {
+            Some(Part::Child(child)) if child.role() == Role::Probe => run::probe::run(|_| Ok(self), child),
+            Some(Part::Child(mut child)) => {
+                let handout = Handout::take(&mut child)?;
+                self.run_child(child, &handout)
+            }
+            Some(Part::Successor(taken)) => {
+                let signals = Signals::block()?;
+                match self.checked() {
+                    Ok(server) => run::master::resume(server, signals, taken),
+                    Err(error) => Err(Error::Service(taken.revert(&error.to_string()).into())),
+                }
+            }
             None if self.worker_count() == 0 => {
                 let signals = Signals::block()?;
+                if !self.processes.is_empty() {
+                    return Err(Error::Service(
+                        "a server without workers cannot have processes of its own".into(),
+                    ));
+                }
                 run::single::run(self.checked()?, &signals)
             }
             None => {
@@ -222,11 +394,14 @@ impl ServerBuilder {
     }
 
     /// Plays the part of a child that the program found out it is.
-    pub(crate) fn run_child(self, child: Child) -> Result<(), Error> {
+    pub(crate) fn run_child(self, child: Child, handout: &Handout) -> Result<(), Error> {
         let this = self.checked()?;
         match child.role() {
-            tidegate_process::Role::LogServer => run::log_server::run(&this, child),
-            tidegate_process::Role::Worker(index) => run::worker::run(&this, child, index),
+            Role::LogServer => run::log_server::run(&this, child, handout),
+            Role::Worker(index) => run::worker::run(&this, child, handout, index),
+            Role::Acceptor => run::acceptor::run(&this, child, handout),
+            Role::Process(index) => run::process::run(&this, child, handout, index),
+            Role::Probe => run::probe::run(|_| Ok(this), child),
         }
     }
 
@@ -239,14 +414,20 @@ impl ServerBuilder {
         run::single::spawn(&self.checked()?)
     }
 
-    fn checked(mut self) -> Result<Self, Error> {
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        match self.config.engine.contradiction() {
-            Some(why) => Err(Error::Service(why.into())),
-            None => Ok(self),
+        if let Some(why) = self.config.engine.contradiction() {
+            return Err(Error::Service(why.into()));
         }
+        self.credentials = match &self.config.process.user {
+            Some(user) if rustix::process::geteuid().is_root() => {
+                Some(Credentials::of_user(user).map_err(|error| Error::Service(error.into()))?)
+            }
+            _ => None,
+        };
+        Ok(self)
     }
 
     pub(crate) fn worker_count(&self) -> u32 {
@@ -263,35 +444,61 @@ impl ServerBuilder {
         self.config.engine.acceptor == Acceptor::Main
     }
 
+    /// Whether a process accepts for all workers.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.config.process.accept == Accept::Handoff && self.worker_count() > 0
+    }
+
     /// How many sockets of a listener each worker needs, unless all poll the same one.
     pub(crate) fn slots_per_worker(&self) -> usize {
         if self.has_acceptor() { 1 } else { self.loop_count() }
     }
 
     pub(crate) fn layout(&self) -> Layout {
-        Layout { loops: self.loop_count(), has_acceptor: self.has_acceptor() }
+        let has_acceptor = self.has_acceptor() || self.hands_over();
+        Layout { loops: self.loop_count(), has_acceptor, is_permanent: false }
     }
 
-    /// Binds all listeners for whoever accepts in so many workers; an address that is taken is tried again for as long as `patience`.
-    pub(crate) fn bind(&self, workers: u32, patience: Duration) -> Result<Vec<Bound>, Error> {
+    /// Binds all listeners for whoever accepts in so many workers, beside those of the generation before; an address that is
+    /// taken is tried again for as long as `patience`. Sockets in `given` are taken by their names in the place of new ones.
+    pub(crate) fn bind_beside(
+        &self,
+        workers: u32,
+        before: &[Bound],
+        given: &mut ActivatedSockets,
+        patience: Duration,
+    ) -> Result<Vec<Bound>, Error> {
         let mut bound = Vec::with_capacity(self.listeners.len());
         for listener in &self.listeners {
             let sharing = match self.config.process.accept {
                 _ if listener.answers_for_all => Share::All,
+                // One process accepts from it.
+                Accept::Handoff if workers > 0 => Share::One,
                 Accept::Shared => Share::One,
                 Accept::Reuseport | Accept::Handoff => {
                     Share::Each(usize::try_from(workers.max(1)).unwrap_or(1) * self.slots_per_worker())
                 }
             };
             let options = BindOptions { tcp: listener.options.tcp, sharing, patience };
-            bound.push(Bound::bind(&listener.name, &listener.address, options)?);
+            let known = before.iter().find(|bound| bound.is(&listener.name, &listener.address));
+            let outcome = match (known, given.remove(&listener.name)) {
+                (Some(known), _) => known.next(options),
+                (None, sockets) if !sockets.is_empty() => {
+                    Ok(Bound::adopt(&listener.name, &listener.address, sockets, sharing))
+                }
+                (None, _) => Bound::bind(&listener.name, &listener.address, options),
+            };
+            bound.push(outcome.map_err(|error| self.with_origin(error))?);
         }
         Ok(bound)
     }
 
-    /// How many listeners are counted: the log server's socket comes after those of the configuration.
-    pub(crate) fn counted_listeners(&self) -> usize {
-        self.listeners.len() + usize::from(self.operated)
+    /// An address that cannot be had, with where the configuration says it.
+    fn with_origin(&self, error: crate::BindError) -> Error {
+        match self.config.origin(&format!("listen.{}.address", error.listener())) {
+            Some(origin) => Error::BindAt { origin: origin.to_string(), source: error },
+            None => Error::Bind(error),
+        }
     }
 
     /// What those who read the counters know of the listeners, whose real addresses are given.
@@ -302,13 +509,17 @@ impl ServerBuilder {
             service: listener.service.clone(),
             counters: listener.counters,
         });
-        let log = self.operated.then(|| ListenerMeta {
+        metas.collect()
+    }
+
+    /// What is known of the log socket.
+    pub(crate) fn log_meta(&self) -> Option<ListenerMeta> {
+        self.operated.then(|| ListenerMeta {
             name: "log".to_owned(),
             address: format!("unix:{}", self.config.log_socket().display()),
-            service: "log-server".to_owned(),
+            service: run::handout::LOG_SERVICE.to_owned(),
             counters: LogServer::COUNTERS,
-        });
-        metas.chain(log).collect()
+        })
     }
 }
 

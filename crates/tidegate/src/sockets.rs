@@ -1,8 +1,10 @@
-//! `Sockets`: the listening sockets of a server, bound once and owned by the master.
+//! `Sockets`: the listening sockets of a server, bound once and owned by the master for good.
 //!
-//! With `reuseport` there is one socket for each loop of each worker, or for its acceptor; otherwise, and always for Unix sockets and the admin pages, one
-//! that all of them poll. Either way a socket outlives the workers that accept from it, so that what waits in its queue is
-//! not lost with one of them.
+//! With `reuseport` there is one socket for each slot: each loop of each worker, or its acceptor. Otherwise, and always for
+//! Unix sockets and the admin pages, there is one that all of them poll. A socket outlives the workers that accept from it,
+//! so that what waits in its queue is not lost with one of them; and a listener never has fewer sockets than before, since
+//! closing one of a group resets what it has queued. So a slot may have several, and when there are more slots than
+//! sockets the group grows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,19 +13,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_sys::socket::{TcpOptions, buffer_sizes, listen_tcp_group, listen_unix, local_address};
+use serde::{Deserialize, Serialize};
+use tidegate_sys::socket::{
+    TcpOptions, buffer_sizes, grow_tcp_group, listen_tcp_group, listen_unix, local_address,
+};
 
 use crate::config::Address;
+use crate::holder::Holder;
 
 /// The sockets of one listener.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bound {
     pub(crate) name: String,
+    /// As the configuration says it: with the name, it says which listener it is over a reload.
+    pub(crate) configured: Address,
     /// The real address, with the port that was taken for 0.
     pub(crate) address: String,
     pub(crate) sockets: Vec<Arc<OwnedFd>>,
-    /// Whether all workers poll the same socket, and each connection is to wake one of them.
-    pub(crate) shared: bool,
+    pub(crate) sharing: Share,
     /// The file of a Unix socket, removed in the end.
     path: Option<PathBuf>,
 }
@@ -40,34 +47,50 @@ pub(crate) struct BindOptions {
 }
 
 /// Who polls a listener's sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Share {
     /// So many loops or acceptors, each its own.
     Each(usize),
-    /// Everybody the same one, and a connection wakes one of them.
+    /// Everybody the same ones, and a connection wakes one of them.
     One,
-    /// Everybody the same one, and a connection wakes them all: for little traffic that a worker which was stopped right
+    /// Everybody the same ones, and a connection wakes them all: for little traffic that a worker which was stopped right
     /// after it was woken must not hold up.
     All,
 }
 
 /// A listener could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("listener \"{name}\": cannot listen on {address}: {}", describe(.source))]
+#[error("listener \"{name}\": cannot listen on {address}: {}", describe(.error, .holder.as_ref()))]
 pub struct BindError {
     name: String,
     address: String,
-    source: io::Error,
+    /// Told as a part of the text, often in other words, and so not once more as its source.
+    error: io::Error,
+    /// Who has the address, when it is taken and that can be told.
+    holder: Option<Holder>,
 }
 
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
+impl BindError {
+    fn new(name: &str, address: &Address, error: io::Error) -> Self {
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+        let holder = match address {
+            Address::Tcp(address) if is_taken => Holder::of_tcp(*address),
+            Address::Unix(path) if is_taken => Holder::of_unix(path),
+            _ => None,
+        };
+        Self { name: name.to_owned(), address: address.to_string(), error, holder }
+    }
+}
+
+fn describe(error: &io::Error, holder: Option<&Holder>) -> String {
+    match (error.kind(), holder) {
+        (io::ErrorKind::AddrInUse, Some(holder)) => format!("the address is in use {holder}"),
+        (io::ErrorKind::AddrInUse, None) => {
             "the address is in use; another program, or another instance of this one, listens there"
                 .to_owned()
         }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        io::ErrorKind::PermissionDenied => {
+        (io::ErrorKind::AddrNotAvailable, _) => "this machine has no such address".to_owned(),
+        (io::ErrorKind::PermissionDenied, _) => {
             "permission denied; a port below 1024 needs the capability CAP_NET_BIND_SERVICE".to_owned()
         }
         _ => error.to_string(),
@@ -77,7 +100,6 @@ fn describe(error: &io::Error) -> String {
 impl Bound {
     /// Binds a listener.
     pub(crate) fn bind(name: &str, address: &Address, options: BindOptions) -> Result<Self, BindError> {
-        let fail = |source| BindError { name: name.to_owned(), address: address.to_string(), source };
         let until = Instant::now() + options.patience;
         loop {
             let bound = match address {
@@ -88,14 +110,72 @@ impl Bound {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                     std::thread::sleep(TRY_AGAIN_AFTER);
                 }
-                other => return other.map_err(fail),
+                other => return other.map_err(|error| BindError::new(name, address, error)),
             }
         }
     }
 
-    /// The socket that whoever is in slot `slot` accepts from, over all workers.
-    pub(crate) fn for_slot(&self, slot: usize) -> &Arc<OwnedFd> {
-        &self.sockets[slot % self.sockets.len()]
+    /// Takes over sockets that somebody else has opened for the listener; at least one.
+    pub(crate) fn adopt(name: &str, configured: &Address, sockets: Vec<OwnedFd>, sharing: Share) -> Self {
+        let address = real_address(configured, &sockets[0]);
+        let sharing = match configured {
+            Address::Unix(_) => sharing.shared(),
+            // Of fewer than there are slots all serve all: whether more can join is not ours to say.
+            Address::Tcp(_) if matches!(sharing, Share::Each(slots) if slots > sockets.len()) => Share::One,
+            Address::Tcp(_) => sharing,
+        };
+        let sockets = sockets.into_iter().map(Arc::new).collect();
+        Self { name: name.to_owned(), configured: configured.clone(), address, sockets, sharing, path: None }
+    }
+
+    /// The same listener for another generation, which may need more sockets than there are: those that were added are
+    /// the last ones.
+    pub(crate) fn next(&self, options: BindOptions) -> Result<Self, BindError> {
+        let mut next = self.clone();
+        next.sharing = match &self.configured {
+            Address::Unix(_) => options.sharing.shared(),
+            Address::Tcp(_) => options.sharing,
+        };
+        if let Share::Each(slots) = next.sharing
+            && slots > self.sockets.len()
+        {
+            let missing = slots - self.sockets.len();
+            let added = grow_tcp_group(&self.sockets[0], &options.tcp, missing);
+            let added = added.map_err(|source| BindError::new(&self.name, &self.configured, source))?;
+            next.sockets.extend(added.into_iter().map(Arc::new));
+        }
+        Ok(next)
+    }
+
+    /// Whether this is the listener of that name and configured address.
+    pub(crate) fn is(&self, name: &str, configured: &Address) -> bool {
+        self.name == name && self.configured == *configured
+    }
+
+    /// The sockets that whoever is in slot `slot`, over all workers, accepts from.
+    pub(crate) fn for_slot(&self, slot: usize) -> impl Iterator<Item = (usize, &Arc<OwnedFd>)> {
+        let sharing = self.sharing;
+        let is_its = move |number: usize| match sharing {
+            Share::Each(slots) => number % slots.max(1) == slot,
+            Share::One | Share::All => true,
+        };
+        self.sockets.iter().enumerate().filter(move |(number, _)| is_its(*number))
+    }
+
+    /// Whether all poll the same sockets, and each connection is to wake one of them.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.sharing == Share::One
+    }
+
+    /// What is to be known of it by another image of this process; the sockets go their own way.
+    pub(crate) fn parts(&self) -> BoundParts {
+        let Self { name, configured, address, sharing, path, .. } = self.clone();
+        BoundParts { name, configured, address, sharing, path }
+    }
+
+    pub(crate) fn of_parts(parts: BoundParts, sockets: Vec<Arc<OwnedFd>>) -> Self {
+        let BoundParts { name, configured, address, sharing, path } = parts;
+        Self { name, configured, address, sockets, sharing, path }
     }
 
     /// Removes the file of a Unix socket.
@@ -108,6 +188,30 @@ impl Bound {
     }
 }
 
+impl BindError {
+    /// The listener that could not be bound.
+    pub(crate) fn listener(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Share {
+    /// What a Unix socket, which has no groups, makes of it.
+    fn shared(self) -> Self {
+        if self == Self::All { self } else { Self::One }
+    }
+}
+
+/// A listener without its sockets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct BoundParts {
+    name: String,
+    configured: Address,
+    address: String,
+    sharing: Share,
+    path: Option<PathBuf>,
+}
+
 fn bind_tcp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result<Bound> {
     let count = match options.sharing {
         Share::Each(slots) => slots.max(1),
@@ -116,8 +220,14 @@ fn bind_tcp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result
     let sockets: Vec<_> = listen_tcp_group(address, &options.tcp, count)?.into_iter().map(Arc::new).collect();
     tell_capped_buffers(name, &sockets[0], &options.tcp)?;
     let real = local_address(&sockets[0])?;
-    let shared = options.sharing == Share::One;
-    Ok(Bound { name: name.to_owned(), address: real.to_string(), sockets, shared, path: None })
+    Ok(Bound {
+        name: name.to_owned(),
+        configured: Address::Tcp(address),
+        address: real.to_string(),
+        sockets,
+        sharing: options.sharing,
+        path: None,
+    })
 }
 
 /// A size that the kernel caps is served, as others are by whoever set the cap, but not silently.
@@ -139,9 +249,10 @@ fn bind_unix(name: &str, path: &Path, options: BindOptions) -> io::Result<Bound>
     let socket = listen_unix(path, options.tcp.backlog, UNIX_SOCKET_MODE)?;
     Ok(Bound {
         name: name.to_owned(),
+        configured: Address::Unix(path.to_owned()),
         address: format!("unix:{}", path.display()),
         sockets: vec![Arc::new(socket)],
-        shared: options.sharing != Share::All,
+        sharing: options.sharing.shared(),
         path: Some(path.to_owned()),
     })
 }
@@ -171,8 +282,26 @@ mod tests {
         let bound = Bound::bind("web", &tcp(0), options).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         for worker in 0..3 {
-            assert_eq!(local_address(bound.for_slot(worker)).unwrap().to_string(), bound.address);
+            let own: Vec<_> = bound.for_slot(worker).collect();
+            assert_eq!((own.len(), own[0].0), (1, worker));
+            assert_eq!(local_address(own[0].1).unwrap().to_string(), bound.address);
         }
+    }
+
+    #[test]
+    fn over_a_reload_sockets_are_kept_and_become_more_but_never_fewer() {
+        let options = |sharing| BindOptions { tcp: TcpOptions::default(), sharing, patience: Duration::ZERO };
+        let numbers =
+            |bound: &Bound, slot| bound.for_slot(slot).map(|(number, _)| number).collect::<Vec<_>>();
+        let one = Bound::bind("web", &tcp(0), options(Share::One)).unwrap();
+        let three = one.next(options(Share::Each(3))).unwrap();
+        assert!(Arc::ptr_eq(&one.sockets[0], &three.sockets[0]));
+        assert_eq!([0, 1, 2].map(|slot| numbers(&three, slot)), [[0], [1], [2]]);
+        assert!(three.sockets.iter().all(|it| local_address(&**it).unwrap().to_string() == one.address));
+        let two = three.next(options(Share::Each(2))).unwrap();
+        assert_eq!((numbers(&two, 0), numbers(&two, 1)), (vec![0, 2], vec![1]));
+        let shared = two.next(options(Share::One)).unwrap();
+        assert_eq!(numbers(&shared, 5), [0, 1, 2]);
     }
 
     #[test]
@@ -182,6 +311,24 @@ mod tests {
         let first = Bound::bind("web", &tcp(0), options).unwrap();
         let port = first.address.rsplit(':').next().unwrap().parse().unwrap();
         let error = Bound::bind("web", &tcp(port), options).unwrap_err().to_string();
-        assert!(error.contains(&first.address) && error.contains("in use"), "{error}");
+        assert!(error.contains(&first.address), "{error}");
+        assert!(
+            error.ends_with("the address is in use by this server itself, in another listener"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_taken_path_is_refused_and_its_holder_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Unix(dir.path().join("socket"));
+        let options =
+            BindOptions { tcp: TcpOptions::default(), sharing: Share::One, patience: Duration::ZERO };
+        let _first = Bound::bind("web", &address, options).unwrap();
+        let error = Bound::bind("web", &address, options).unwrap_err().to_string();
+        assert!(
+            error.ends_with("the address is in use by this server itself, in another listener"),
+            "{error}"
+        );
     }
 }

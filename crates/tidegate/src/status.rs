@@ -2,6 +2,7 @@
 //!
 //! It is read from shared memory and /proc alone, so that it can be told when a worker is stopped or stuck.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,26 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// The processes: the master, the log server, the workers.
     pub processes: Vec<ProcessStatus>,
+    /// The generations that have processes, the oldest first.
+    #[serde(default)]
+    pub generations: Vec<GenerationStatus>,
+}
+
+/// A generation: the processes of one configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Counted from 1 over reloads and upgrades.
+    pub number: u64,
+    /// `starting`: not all of its workers are ready yet; `current`: it serves what comes; `retiring`: it finishes what it
+    /// holds.
+    pub state: String,
+    /// When its first process was started, in seconds since 1970.
+    #[serde(default)]
+    pub since_unix: Option<u64>,
+    /// Its workers, its acceptor included.
+    pub processes: u64,
+    /// Connections that they hold.
+    pub connections: u64,
 }
 
 /// A listener.
@@ -40,12 +61,15 @@ pub struct ListenerStatus {
     pub accepted: u64,
     /// Messages (requests, frames, reads of a stream) handled.
     pub requests: u64,
+    /// What is to be known of it besides, as `paused`; empty when there is nothing.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessStatus {
-    /// `master`, `log server` or `worker`.
+    /// `master`, `log server`, `worker`, `acceptor`, or the name of a process of the program's own.
     pub role: String,
     /// The number of a worker.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +86,12 @@ pub struct ProcessStatus {
     pub uptime: u64,
     /// How often the process in this place was started again.
     pub restarts: u64,
+    /// How the process before it in this place ended, as `signal 9 (KILL)`; empty when there was none.
+    #[serde(default)]
+    pub last_exit: String,
+    /// What is to be known of it besides, as `paused`; empty when there is nothing.
+    #[serde(default)]
+    pub note: String,
     /// Connections open now.
     pub connections: u64,
     /// Bytes received.
@@ -100,12 +130,24 @@ pub(crate) struct ListenerMeta {
     pub(crate) counters: &'static [CounterDef],
 }
 
-/// Where snapshots come from.
+/// The counters of some processes, and what is known of their listeners: of a generation, or of the processes that live
+/// over generations.
 #[derive(Clone, Debug)]
-pub(crate) struct StatusSource {
+pub(crate) struct View {
+    /// 0 for what belongs to no generation.
+    pub(crate) generation: u64,
     pub(crate) metrics: Metrics,
     pub(crate) listeners: Arc<[ListenerMeta]>,
     pub(crate) layout: Layout,
+}
+
+/// Where snapshots come from.
+#[derive(Clone, Debug)]
+pub(crate) struct StatusSource {
+    /// The master, the log server, and what a program adds.
+    pub(crate) permanent: View,
+    /// The oldest first. The last one is that of the configuration whose listeners are shown first.
+    pub(crate) generations: Vec<View>,
 }
 
 /// The counters of a process, over all of its places.
@@ -113,6 +155,7 @@ pub(crate) struct StatusSource {
 pub(crate) struct ProcessCounters {
     /// At least one. Those of a worker are in the order of its seats.
     places: Vec<ProcessMetrics>,
+    listeners: Arc<[ListenerMeta]>,
     #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show single loops"))]
     layout: Layout,
 }
@@ -126,8 +169,18 @@ impl ProcessCounters {
     /// The counters of each loop, and of the acceptor. The log server has one loop, and the master none.
     #[cfg(feature = "full")]
     pub(crate) fn seats(&self) -> impl Iterator<Item = (Seat, &ProcessMetrics)> {
-        let places = if self.get(ProcessWord::Role) == MASTER { &[] } else { &self.places[..] };
-        self.layout.seats().zip(places)
+        let role = self.get(ProcessWord::Role);
+        let seats = match role {
+            ROLE_LOG_SERVER | ROLE_WORKER => self.layout.seats().collect(),
+            ROLE_ACCEPTOR => vec![Seat::Acceptor],
+            _ => Vec::new(),
+        };
+        seats.into_iter().zip(&self.places)
+    }
+
+    /// Its listeners, by their numbers.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = (usize, &ListenerMeta)> {
+        self.listeners.iter().enumerate()
     }
 
     /// A count of a listener, over all places: what the acceptor counts is what no loop does.
@@ -142,7 +195,7 @@ impl ProcessCounters {
             let (tid, stack) = (place.get(ProcessWord::Tid), place.get(ProcessWord::ThreadStack));
             if tid == 0 { None } else { thread_status(pid, tid, stack) }
         });
-        let is_worker = self.get(ProcessWord::Role) == WORKER;
+        let is_worker = self.get(ProcessWord::Role) == ROLE_WORKER;
         let stack = self.get(ProcessWord::ThreadStack);
         let tids = if is_worker { pool_threads(pid) } else { Vec::new() };
         let mut pool: Vec<_> = tids.into_iter().filter_map(|tid| thread_status(pid, tid, stack)).collect();
@@ -152,8 +205,8 @@ impl ProcessCounters {
     }
 
     /// A word of all listeners.
-    fn total(&self, listeners: usize, word: ListenerWord) -> u64 {
-        (0..listeners).map(|listener| self.sum(listener, |counts| counts.get(word))).sum()
+    fn total(&self, word: ListenerWord) -> u64 {
+        self.listeners().map(|(listener, _)| self.sum(listener, |counts| counts.get(word))).sum()
     }
 }
 
@@ -178,61 +231,84 @@ impl ProcessState {
     }
 }
 
-#[cfg(feature = "full")]
-const MASTER: u64 = 0;
-const WORKER: u64 = 2;
-const ROLES: [&str; 3] = ["master", "log server", "worker"];
+pub(crate) const ROLE_MASTER: u64 = 0;
+pub(crate) const ROLE_LOG_SERVER: u64 = 1;
+pub(crate) const ROLE_WORKER: u64 = 2;
+pub(crate) const ROLE_ACCEPTOR: u64 = 3;
+pub(crate) const ROLE_PROCESS: u64 = 4;
+const ROLES: [&str; 5] = ["master", "log server", "worker", "acceptor", "process"];
 
 impl StatusSource {
     /// A snapshot of all processes that have started.
     pub(crate) fn collect(&self) -> Status {
         let now = unix_time();
+        let processes: Vec<_> = self.started().map(|process| self.process_status(&process, now)).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             unix_time: now,
-            listeners: (0..self.listeners.len()).map(|index| self.listener_status(index)).collect(),
-            processes: self.started().map(|process| self.process_status(&process, now)).collect(),
+            listeners: self.listener_statuses(),
+            generations: generations(&processes, now),
+            processes,
         }
     }
 
+    pub(crate) fn views(&self) -> impl Iterator<Item = &View> {
+        std::iter::once(&self.permanent).chain(&self.generations)
+    }
+
+    /// The processes that there are: those that live over generations first.
     pub(crate) fn started(&self) -> impl Iterator<Item = ProcessCounters> {
-        let places: Vec<_> = (0..self.metrics.processes()).map(|index| self.metrics.process(index)).collect();
-        let (single, workers) = places.split_at(Layout::FIRST_WORKER.min(places.len()));
-        let groups = single.chunks(1).chain(workers.chunks(self.layout.worker_places()));
-        let counters =
-            |group: &[ProcessMetrics]| ProcessCounters { places: group.to_vec(), layout: self.layout };
-        let groups: Vec<_> = groups.map(counters).collect();
-        groups.into_iter().filter(|process| process.get(ProcessWord::Pid) != 0)
+        self.views().flat_map(View::started)
     }
 
-    fn listener_status(&self, index: usize) -> ListenerStatus {
-        let meta = &self.listeners[index];
-        let sum = |word| {
-            (0..self.metrics.processes()).map(|p| self.metrics.process(p).listener(index).get(word)).sum()
-        };
-        ListenerStatus {
-            name: meta.name.clone(),
-            address: meta.address.clone(),
-            service: meta.service.clone(),
-            connections: sum(ListenerWord::Open),
-            accepted: sum(ListenerWord::Accepted),
-            requests: sum(ListenerWord::Messages),
+    /// Every listener once, with the sum of what all its connections did, whoever served them.
+    fn listener_statuses(&self) -> Vec<ListenerStatus> {
+        let mut statuses: Vec<ListenerStatus> = Vec::new();
+        // Those of the newest configuration come first, and say what is known besides.
+        for view in self.generations.iter().rev().chain([&self.permanent]) {
+            for (index, meta) in view.listeners.iter().enumerate() {
+                let sum = |word| {
+                    let places = 0..view.metrics.processes();
+                    places.map(|place| view.metrics.process(place).listener(index).get(word)).sum::<u64>()
+                };
+                let (connections, accepted) = (sum(ListenerWord::Open), sum(ListenerWord::Accepted));
+                let requests = sum(ListenerWord::Messages);
+                match statuses.iter_mut().find(|it| it.name == meta.name && it.service == meta.service) {
+                    Some(status) => {
+                        status.connections += connections;
+                        status.accepted += accepted;
+                        status.requests += requests;
+                    }
+                    None => statuses.push(ListenerStatus {
+                        name: meta.name.clone(),
+                        address: meta.address.clone(),
+                        service: meta.service.clone(),
+                        connections,
+                        accepted,
+                        requests,
+                        note: String::new(),
+                    }),
+                }
+            }
         }
+        statuses
     }
 
     fn process_status(&self, process: &ProcessCounters, now: u64) -> ProcessStatus {
-        let sum = |word| process.total(self.listeners.len(), word);
+        let sum = |word| process.total(word);
         let role = process.get(ProcessWord::Role);
         let pid = process.get(ProcessWord::Pid);
         ProcessStatus {
             role: role_name(role).to_owned(),
-            index: (role == WORKER).then(|| process.get(ProcessWord::Index)),
+            index: matches!(role, ROLE_WORKER | ROLE_PROCESS).then(|| process.get(ProcessWord::Index)),
             pid,
             generation: process.get(ProcessWord::Generation),
             state: ProcessState::name(process.get(ProcessWord::State)).to_owned(),
             os_state: os_state(pid).to_owned(),
             uptime: now.saturating_sub(process.get(ProcessWord::StartedUnix)),
             restarts: process.get(ProcessWord::Restarts),
+            last_exit: String::new(),
+            note: String::new(),
             connections: sum(ListenerWord::Open),
             bytes_in: sum(ListenerWord::BytesIn),
             bytes_out: sum(ListenerWord::BytesOut),
@@ -241,6 +317,52 @@ impl StatusSource {
         }
     }
 }
+
+impl View {
+    /// The processes in its places that there are.
+    fn started(&self) -> impl Iterator<Item = ProcessCounters> + use<> {
+        let places: Vec<_> = (0..self.metrics.processes()).map(|index| self.metrics.process(index)).collect();
+        let (single, workers) = places.split_at(self.layout.first_worker().min(places.len()));
+        let groups = single.chunks(1).chain(workers.chunks(self.layout.worker_places()));
+        let counters = |group: &[ProcessMetrics]| ProcessCounters {
+            places: group.to_vec(),
+            listeners: Arc::clone(&self.listeners),
+            layout: self.layout,
+        };
+        let groups: Vec<_> = groups.map(counters).collect();
+        groups.into_iter().filter(|process| process.get(ProcessWord::Pid) != 0)
+    }
+}
+
+/// The generations that these processes belong to, as far as that can be told from the processes alone: the newest one with
+/// a worker that is ready is the current one.
+fn generations(processes: &[ProcessStatus], now: u64) -> Vec<GenerationStatus> {
+    let mut numbered: BTreeMap<u64, Vec<&ProcessStatus>> = BTreeMap::new();
+    for process in processes.iter().filter(|process| GENERATION_ROLES.contains(&process.role.as_str())) {
+        numbered.entry(process.generation).or_default().push(process);
+    }
+    let serves = |processes: &[&ProcessStatus]| processes.iter().any(|process| process.state == "ready");
+    let current = numbered.iter().rev().find(|(_, processes)| serves(processes)).map(|(number, _)| *number);
+    let status = |(number, processes): (u64, Vec<&ProcessStatus>)| GenerationStatus {
+        number,
+        state: match current {
+            Some(current) if number < current => "retiring",
+            Some(current) if number == current => "current",
+            _ if processes.iter().all(|process| matches!(&*process.state, "retiring" | "ended")) => {
+                "retiring"
+            }
+            _ => "starting",
+        }
+        .to_owned(),
+        since_unix: processes.iter().map(|process| now.saturating_sub(process.uptime)).min(),
+        processes: processes.len() as u64,
+        connections: processes.iter().map(|process| process.connections).sum(),
+    };
+    numbered.into_iter().map(status).collect()
+}
+
+/// What belongs to a generation; all other processes live over reloads.
+const GENERATION_ROLES: [&str; 2] = ["worker", "acceptor"];
 
 pub(crate) fn role_name(role: u64) -> &'static str {
     usize::try_from(role).ok().and_then(|role| ROLES.get(role)).copied().unwrap_or("other")
@@ -292,5 +414,73 @@ pub(crate) fn os_state(pid: u64) -> &'static str {
         Some('T' | 't') => "stopped",
         Some('Z' | 'X') => "zombie",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(role: &str, generation: u64, state: &str, uptime: u64) -> ProcessStatus {
+        ProcessStatus {
+            role: role.to_owned(),
+            index: Some(0),
+            pid: 1,
+            generation,
+            state: state.to_owned(),
+            os_state: "sleeping".to_owned(),
+            uptime,
+            restarts: 0,
+            last_exit: String::new(),
+            note: String::new(),
+            connections: 10,
+            bytes_in: 0,
+            bytes_out: 0,
+            requests: 0,
+            threads: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(processes: &[ProcessStatus], expected: &[(u64, &str, u64, u64, u64)]) {
+        let generations = generations(processes, 1000);
+        let found = generations.iter().map(|generation| {
+            let since = generation.since_unix.unwrap();
+            (
+                generation.number,
+                generation.state.as_str(),
+                since,
+                generation.processes,
+                generation.connections,
+            )
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_newest_generation_that_serves_is_the_current_one() {
+        let mut all = vec![process("master", 1, "ready", 900), process("log server", 1, "ready", 900)];
+        check(&all, &[]);
+        all.push(process("worker", 2, "ready", 100));
+        all.push(process("worker", 2, "starting", 1));
+        all.push(process("acceptor", 2, "ready", 90));
+        check(&all, &[(2, "current", 900, 3, 30)]);
+        all.push(process("worker", 1, "retiring", 500));
+        all.push(process("worker", 3, "starting", 2));
+        check(&all, &[(1, "retiring", 500, 1, 10), (2, "current", 900, 3, 30), (3, "starting", 998, 1, 10)]);
+    }
+
+    #[test]
+    fn a_server_that_stops_has_retiring_generations_alone() {
+        check(&[process("worker", 4, "retiring", 7)], &[(4, "retiring", 993, 1, 10)]);
+    }
+
+    #[test]
+    fn a_status_of_a_version_without_generations_is_read() {
+        let text = r#"{"version":"0.1.0","unix_time":1,"listeners":[],"processes":[{"role":"master","pid":1,
+            "generation":1,"state":"ready","os_state":"sleeping","uptime":1,"restarts":0,"connections":0,"bytes_in":0,
+            "bytes_out":0,"requests":0}]}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert!(status.generations.is_empty() && status.processes[0].note.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use crate::support::{folder_with, stderr, stdout, tidegate_in};
 const WRONG: &str = "\
 [process]
 wrokers = 2
-daemon = true
+accept = \"hand-off\"
 [engine]
 dispatch = \"inlien\"
 
@@ -29,7 +29,7 @@ fn check_lists_everything_that_is_wrong() {
         "did you mean \"workers\"?",
         "2 | wrokers = 2",
         "tidegate.toml:3:",
-        "not yet",
+        "did you mean \"handoff\"?",
         "tidegate.toml:5:",
         "did you mean \"inline\"?",
         "tidegate.toml:9:",

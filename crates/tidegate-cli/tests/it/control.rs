@@ -17,13 +17,25 @@ fn status_is_a_table_for_people_and_json_for_programs() {
     let table = server.tidegate(&["status"]);
     assert!(table.status.success());
     let text = stdout(&table);
-    for part in ["PROCESS", "master", "log server", "worker 0", "worker 1", "LISTENER", "gateway"] {
+    for part in [
+        "GENERATION",
+        "current",
+        "PROCESS",
+        "master",
+        "log server",
+        "worker 0",
+        "worker 1",
+        "LISTENER",
+        "gateway",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(text.contains(&server.pid().to_string()) && text.contains(&server.address("admin").to_string()));
     let json = server.tidegate(&["status", "--json"]);
     let status: Status = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(status.processes[0].pid, u64::try_from(server.pid()).unwrap());
+    let generations = status.generations.iter().map(|it| (it.number, &*it.state, it.processes));
+    assert_eq!(generations.collect::<Vec<_>>(), [(1, "current", 2)]);
 }
 
 #[track_caller]
@@ -59,18 +71,48 @@ fn stop_now_waits_for_nobody() {
 fn a_server_of_one_process_is_found_by_its_pid_file() {
     let dir = tempdir().unwrap();
     let server = Setup::new(&dir).set("process.workers=0").start();
-    let status = server.tidegate(&["status"]);
-    assert_eq!(status.status.code(), Some(1));
-    assert!(stderr(&status).contains(&format!("process {}", server.pid())), "{status:?}");
+    for command in CONTROL_ONLY {
+        let output = server.tidegate(command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let text = stderr(&output);
+        assert!(text.contains(&format!("process {}", server.pid())), "{command:?}: {text}");
+        assert!(text.contains("process.workers = 0") && output.stdout.is_empty(), "{command:?}: {text}");
+    }
     check_reopen(&server);
     check_stop(&server, &["stop"]);
+}
+
+/// Commands that a server of one process cannot be asked for.
+const CONTROL_ONLY: &[&[&str]] = &[
+    &["status"],
+    &["status", "--json"],
+    &["reload"],
+    &["upgrade"],
+    &["drain", "0"],
+    &["connections"],
+    &["connections", "--all", "--json"],
+    &["close", "1.0.0.0.1"],
+    &["pause", "web"],
+    &["resume", "--worker", "0"],
+    &["loglevel", "debug"],
+];
+
+#[test]
+fn a_reload_with_a_broken_configuration_names_the_line_and_asks_nobody() {
+    let dir = crate::support::folder_with("tidegate.toml", "data_dir = \"data\"\n[process]\nwokers = 2\n");
+    let output = tidegate_in(dir.path(), ["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.starts_with("tidegate: not reloaded: the configuration is refused"), "{text}");
+    assert!(text.contains("tidegate.toml:3:1") && text.contains("wokers"), "{text}");
 }
 
 #[test]
 fn without_a_server_the_commands_say_so() {
     let dir = tempdir().unwrap();
-    for command in [&["stop"][..], &["stop", "--now"], &["status"], &["status", "--json"], &["reopen"]] {
-        let output = tidegate_in(dir.path(), command);
+    let others: [&[&str]; 3] = [&["stop"], &["stop", "--now"], &["reopen"]];
+    for command in others.iter().chain(CONTROL_ONLY) {
+        let output = tidegate_in(dir.path(), *command);
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         let text = stderr(&output);
         assert!(text.starts_with("tidegate: no server runs with this configuration"), "{command:?}: {text}");
@@ -100,7 +142,7 @@ fn check_reopen(server: &Server) {
     let reopen = server.tidegate(&["reopen"]);
     assert!(reopen.status.success(), "{reopen:?}");
     wait_until("the log file is there again, with the next record", || {
-        server.signal(Signal::WINCH);
+        server.signal(Signal::USR1);
         files().count() == 1
     });
     assert!(fs::metadata(away).unwrap().len() > 0);

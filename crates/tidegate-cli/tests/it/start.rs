@@ -58,14 +58,58 @@ fn a_second_start_on_the_same_address_is_refused() {
     assert_eq!(second.wait_exit(), Exit::Code(1));
     let last = second.all_lines().last().unwrap();
     assert!(
-        last.starts_with("tidegate: listener \"web\": cannot listen on ") && last.contains(&address),
+        last.starts_with("tidegate: --set listen.web.address=")
+            && last.contains(&format!("listener \"web\": cannot listen on {address}")),
         "{last}"
     );
-    assert!(last.contains("in use"), "{last}");
+    assert!(
+        last.ends_with(&format!("the address is in use by process {} (tidegate)", server.pid())),
+        "{last}"
+    );
     // Had it joined the first one's sockets, some of these would wait in vain.
     for _ in 0..8 {
         assert_eq!(get(server.address("web"), "/hello").status, 200);
     }
+}
+
+#[test]
+fn what_limits_the_server_is_said_once() {
+    let dir = tempdir().unwrap();
+    let mut server =
+        Setup::new(&dir).set("listen.web.backlog=65535").set("engine.max_connections=1000000").start();
+    assert_eq!(server.end(Signal::TERM), Exit::Code(0));
+    let limits: Vec<&String> = server.all_lines().iter().filter(|line| line.contains(" limit=")).collect();
+    for limit in ["open files of a process", "fs.nr_open", "fs.file-max", "net.core.somaxconn", "memory"] {
+        let named = |line: &&&String| {
+            line.contains(&format!("limit={limit} ")) || line.contains(&format!("limit=\"{limit}\""))
+        };
+        assert_eq!(limits.iter().filter(named).count(), 1, "{limit}: {limits:?}");
+    }
+    assert!(limits.iter().all(|line| line.contains(" master[") && !line.contains(" ERROR ")), "{limits:?}");
+    let somaxconn: u32 =
+        std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    let backlog = limits.iter().find(|line| line.contains("limit=net.core.somaxconn")).unwrap();
+    assert_eq!(backlog.contains(" WARN "), somaxconn < 65535, "{backlog}");
+    assert!(somaxconn >= 65535 || backlog.contains("listen.web.backlog"), "{backlog}");
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_to_the_hard_one_in_every_process_and_told() {
+    let dir = tempdir().unwrap();
+    let mut server = Setup::new(&dir).soft_open_files(256).start();
+    let limits = server.group().into_iter().map(|process| {
+        let text = std::fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let values: Vec<String> = line.split_whitespace().take(2).map(str::to_owned).collect();
+        (values[0].clone(), values[1].clone())
+    });
+    let limits: Vec<(String, String)> = limits.collect();
+    assert_eq!(limits.len(), 4);
+    assert!(limits.iter().all(|(soft, hard)| soft == hard && soft != "256"), "{limits:?}");
+    assert_eq!(server.end(Signal::TERM), Exit::Code(0));
+    let told = format!("has=\"{0}, hard limit {0}\" limit=\"open files of a process\"", limits[0].0);
+    let is_unlimited = limits[0].0 == "unlimited";
+    assert!(is_unlimited || server.all_lines().iter().any(|line| line.contains(&told)), "{told}");
 }
 
 #[test]

@@ -26,9 +26,12 @@ pub(crate) const BOUND: Duration = Duration::from_secs(30);
 pub(crate) struct Setup {
     dir: PathBuf,
     set: Vec<String>,
-    open_files: Option<u32>,
+    /// What `ulimit` is told.
+    open_files: Option<String>,
     /// `run`, unless it is left out.
     command: Option<&'static str>,
+    /// What was built, or a copy of it that can be replaced.
+    pub(crate) program: PathBuf,
 }
 
 impl Setup {
@@ -47,7 +50,8 @@ impl Setup {
     }
 
     fn in_folder(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), set: Vec::new(), open_files: None, command: Some("run") }
+        let program = PathBuf::from(TIDEGATE);
+        Self { dir: dir.to_owned(), set: Vec::new(), open_files: None, command: Some("run"), program }
     }
 
     pub(crate) fn without_command(mut self) -> Self {
@@ -62,7 +66,13 @@ impl Setup {
 
     /// Starts it with a limit of open files that it cannot raise.
     pub(crate) fn open_files(mut self, limit: u32) -> Self {
-        self.open_files = Some(limit);
+        self.open_files = Some(format!("-n {limit}"));
+        self
+    }
+
+    /// Starts it with a limit of open files that it can raise.
+    pub(crate) fn soft_open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(format!("-Sn {limit}"));
         self
     }
 
@@ -80,11 +90,11 @@ impl Setup {
 
     /// Starts the server.
     pub(crate) fn spawn(self) -> Server {
-        let mut command = match self.open_files {
-            None => Command::new(TIDEGATE),
+        let mut command = match &self.open_files {
+            None => Command::new(&self.program),
             Some(limit) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh", TIDEGATE]);
+                shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]).arg(&self.program);
                 shell
             }
         };

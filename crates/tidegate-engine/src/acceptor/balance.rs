@@ -1,22 +1,24 @@
 //! `Balancer`: who gets the next connection.
 //!
-//! A loop that is full, or takes no connections any more, is passed over. A choice counts at once: the next one sees it,
-//! though the connection is handed over only with the others of its turn.
+//! A lane (a loop, or a worker's channel) that is full, or takes no connections any more, is passed over. A choice counts
+//! at once: the next one sees it, though the connection is handed over only with the others of its turn.
 
 use std::hash::{BuildHasher, RandomState};
 
 use tidegate_reactor::PeerAddress;
+use tidegate_timer::Instant;
 
-use crate::LoopHandle;
-use crate::intake::{Arrival, Intake};
+use super::lane::Lane;
+use crate::intake::Arrival;
 
-/// How an [`Acceptor`](crate::Acceptor) chooses the loop for a connection.
+/// How an [`Acceptor`](crate::Acceptor) chooses the loop for a connection, or the worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// One after the other.
     #[default]
     RoundRobin,
-    /// The loop with the fewest connections; among equals, one after the other.
+    /// The loop with the fewest connections; among equals, one after the other. Of a worker it is known what it has
+    /// counted, and what was sent since.
     LeastConnections,
     /// By the peer's address without its port: a client stays with its loop as long as that has room, and falls to the
     /// next one otherwise. The hash is keyed anew for each acceptor, so that no peer can aim at a loop. Peers on Unix
@@ -24,59 +26,50 @@ pub enum Balance {
     Hash,
 }
 
-/// Chooses loops, and keeps what was chosen for each of them during a turn.
+/// Chooses lanes, and has them keep what was chosen for each during a turn.
 #[derive(Debug)]
-pub(super) struct Balancer {
+pub(crate) struct Balancer {
     balance: Balance,
     /// Never empty.
     lanes: Vec<Lane>,
     /// Where the search begins, but for what is hashed.
     next: usize,
     keys: RandomState,
-}
-
-#[derive(Debug)]
-struct Lane {
-    handle: LoopHandle,
-    /// Counted in there, and not handed over yet.
-    batch: Vec<Arrival>,
-}
-
-impl Lane {
-    fn intake(&self) -> &Intake {
-        &self.handle.shared.intake
-    }
+    /// When the present turn began.
+    now: Instant,
+    /// What is sent to workers, written anew for each message.
+    message: Vec<u8>,
 }
 
 impl Balancer {
-    /// Over at least one loop.
-    pub(super) fn new(balance: Balance, loops: Vec<LoopHandle>) -> Self {
-        let lanes = loops.into_iter().map(|handle| Lane { handle, batch: Vec::new() }).collect();
-        Self { balance, lanes, next: 0, keys: RandomState::new() }
+    /// Over at least one lane.
+    pub(crate) fn new(balance: Balance, lanes: Vec<Lane>, now: Instant) -> Self {
+        Self { balance, lanes, next: 0, keys: RandomState::new(), now, message: Vec::new() }
     }
 
-    /// Counts a connection in where it is to go; the connection itself when no loop has room.
-    pub(super) fn assign(&mut self, arrival: Arrival) -> Result<(), Arrival> {
+    /// A turn begins.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.now = now;
+        self.lanes.iter_mut().for_each(|lane| lane.begin(now));
+    }
+
+    /// Counts a connection in where it is to go; the connection itself when no lane has room.
+    pub(crate) fn assign(&mut self, arrival: Arrival) -> Result<(), Arrival> {
         let Some(chosen) = self.choose(arrival.peer) else { return Err(arrival) };
-        let lane = &mut self.lanes[chosen];
-        lane.intake().enter();
-        lane.batch.push(arrival);
+        self.lanes[chosen].assign(arrival);
         Ok(())
     }
 
-    /// Hands over what was assigned, with one post for each loop. Answers what no loop takes.
-    pub(super) fn hand_over(&mut self) -> Vec<Arrival> {
+    /// Hands over what was assigned, with one post for each loop. Answers what no lane takes.
+    pub(crate) fn hand_over(&mut self) -> Vec<Arrival> {
         let mut left = Vec::new();
         loop {
             let mut refused = Vec::new();
             for lane in &mut self.lanes {
-                if lane.batch.is_empty() || lane.handle.shared.intake.hand_over(&mut lane.batch) {
-                    continue;
-                }
-                lane.batch.iter().for_each(|_| lane.handle.shared.intake.leave());
+                lane.hand_over(self.now, &mut self.message);
                 refused.append(&mut lane.batch);
             }
-            // It ends: a loop that refuses once is not chosen again.
+            // It ends: a lane that refuses once is not chosen again in this turn.
             if refused.is_empty() {
                 return left;
             }
@@ -85,18 +78,23 @@ impl Balancer {
     }
 
     /// Whether the next connection has a place.
-    pub(super) fn has_room(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.intake().has_room())
+    pub(crate) fn has_room(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.has_room(self.now))
     }
 
-    /// Whether any loop takes connections, now or when it has room.
-    pub(super) fn has_takers(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.intake().is_closed())
+    /// When there may be room again without anybody saying so.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(Lane::retry_at).min()
     }
 
-    /// The connections of all loops.
-    pub(super) fn connections(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.intake().connections()).sum()
+    /// Whether any lane takes connections, now or when it has room.
+    pub(crate) fn has_takers(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.is_closed())
+    }
+
+    /// The connections of all lanes.
+    pub(crate) fn connections(&self) -> usize {
+        self.lanes.iter().map(Lane::connections).fold(0, usize::saturating_add)
     }
 
     fn choose(&mut self, peer: PeerAddress) -> Option<usize> {
@@ -104,11 +102,11 @@ impl Balancer {
         let hashed = if self.balance == Balance::Hash { self.hash(peer) } else { None };
         let start = hashed.unwrap_or(self.next);
         let mut with_room =
-            (start..start + count).map(|at| at % count).filter(|at| self.lanes[*at].intake().has_room());
+            (start..start + count).map(|at| at % count).filter(|at| self.lanes[*at].has_room(self.now));
         let chosen = match self.balance {
             Balance::RoundRobin | Balance::Hash => with_room.next(),
             // The first of several equals.
-            Balance::LeastConnections => with_room.min_by_key(|at| self.lanes[*at].intake().connections()),
+            Balance::LeastConnections => with_room.min_by_key(|at| self.lanes[*at].connections()),
         }?;
         if hashed.is_none() {
             self.next = (chosen + 1) % count;
@@ -116,7 +114,7 @@ impl Balancer {
         Some(chosen)
     }
 
-    /// The loop that an address belongs to.
+    /// The lane that an address belongs to.
     fn hash(&self, peer: PeerAddress) -> Option<usize> {
         let PeerAddress::Inet(address) = peer else { return None };
         // A listener on both families shows IPv4 peers with mapped addresses (RFC 4291, section 2.5.5.2).
@@ -136,6 +134,7 @@ mod tests {
     use tidegate_reactor::{Epoll, Reactor, Trigger};
 
     use super::*;
+    use crate::LoopHandle;
     use crate::handle::Shared;
     use crate::intake::Handed;
 
@@ -144,9 +143,9 @@ mod tests {
         let waker = Epoll::new(Trigger::Edge).unwrap().waker();
         let loops = limits.iter().map(|limit| {
             let handed = vec![Handed { name: "lab".into(), overload_answer: None }];
-            LoopHandle { shared: Arc::new(Shared::new(waker.clone(), *limit, handed)) }
+            Lane::to_loop(LoopHandle { shared: Arc::new(Shared::new(waker.clone(), *limit, handed)) })
         });
-        Balancer::new(balance, loops.collect())
+        Balancer::new(balance, loops.collect(), Instant::default())
     }
 
     fn arrival(peer: &str) -> Arrival {

@@ -1,94 +1,67 @@
-//! `AcceptorHandle`: tells an acceptor and its loops to end, from any thread.
+//! `AcceptorHandle`: tells an acceptor what to do, from any thread, and its loops to end.
 //!
-//! The order goes to the acceptor first and from there to the loops, so that what it has accepted reaches them before.
-//! When there is no acceptor any more, it goes to the loops at once: no order is lost.
+//! What it is told is done by its own thread in its next turn. See [`Inbox`] for what becomes of it at the end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::LoopHandle;
+use crate::Socket;
 use crate::handle::Command;
-use crate::intake::Room;
+use crate::inbox::Inbox;
 
-/// Ends an [`Acceptor`](crate::Acceptor) and the loops that it accepts for.
+/// Tells an [`Acceptor`](crate::Acceptor) what to do, and ends it and the loops that it accepts for.
 #[derive(Clone, Debug)]
 pub struct AcceptorHandle {
-    orders: Arc<Orders>,
+    inbox: Arc<Inbox<Order>>,
+}
+
+/// What an acceptor does in passing.
+#[derive(Debug)]
+pub(super) enum Order {
+    Adopt { key: u64, site: usize, socket: Socket },
+    Release { key: u64 },
+    Pause { site: Option<usize> },
+    Resume { site: Option<usize> },
 }
 
 impl AcceptorHandle {
-    pub(super) fn new(orders: Arc<Orders>) -> Self {
-        Self { orders }
+    pub(super) fn new(inbox: Arc<Inbox<Order>>) -> Self {
+        Self { inbox }
     }
 
     /// Stop accepting: the loops get what the queues of the listeners hold, and are then told to end when their connections
-    /// have, or after `grace`. See [`LoopHandle::quit`].
+    /// have, or after `grace`. See [`LoopHandle::quit`](crate::LoopHandle::quit). Workers get it by their channels, which
+    /// the acceptor waits for `grace` or [`LAST_WAIT`](crate::LAST_WAIT) at the most; they are told by whoever started them.
     pub fn quit(&self, grace: Duration) {
-        self.orders.give(Command::Quit { grace });
+        self.inbox.command(Command::Quit { grace });
     }
 
-    /// Close everything and end, the loops too. See [`LoopHandle::stop`].
+    /// Close everything and end, the loops too. See [`LoopHandle::stop`](crate::LoopHandle::stop).
     pub fn stop(&self) {
-        self.orders.give(Command::Stop);
-    }
-}
-
-/// What an acceptor was told, and who is told next.
-#[derive(Debug)]
-pub(super) struct Orders {
-    state: Mutex<State>,
-    room: Arc<Room>,
-    loops: Vec<LoopHandle>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    command: Option<Command>,
-    /// Nobody accepts any more.
-    ended: bool,
-}
-
-impl Orders {
-    pub(super) fn new(room: Arc<Room>, loops: Vec<LoopHandle>) -> Self {
-        Self { state: Mutex::default(), room, loops }
+        self.inbox.command(Command::Stop);
     }
 
-    /// What is to be done now.
-    pub(super) fn take(&self) -> Option<Command> {
-        self.lock().command.take()
+    /// Accept from this socket too, for the listener with the number `site`, until it is [released](Self::release) under the
+    /// same key. The caller keeps a descriptor of its own. See [`LoopHandle::adopt`](crate::LoopHandle::adopt).
+    pub fn adopt(&self, key: u64, site: usize, socket: Socket) {
+        self.inbox.order(Order::Adopt { key, site, socket });
     }
 
-    /// Nobody accepts any more; what was ordered since concerns the loops alone.
-    pub(super) fn end(&self) {
-        let mut state = self.lock();
-        state.ended = true;
-        let late = state.command.take();
-        drop(state);
-        if let Some(command) = late {
-            self.tell_loops(command);
-        }
+    /// Let go of all sockets that were adopted under the key: what waits in their queues by then is accepted, as far as
+    /// there is room, and the descriptors are closed.
+    pub fn release(&self, key: u64) {
+        self.inbox.order(Order::Release { key });
     }
 
-    fn give(&self, command: Command) {
-        let mut state = self.lock();
-        if state.ended {
-            drop(state);
-            return self.tell_loops(command);
-        }
-        // Told to stop, an acceptor does not wait for anybody, whatever it is told next.
-        if state.command != Some(Command::Stop) {
-            state.command = Some(command);
-        }
-        drop(state);
-        self.room.wake();
+    /// Accept no connections for one listener, or for any, until [`resume`](Self::resume). What has arrived before is
+    /// accepted, as far as there is room; what arrives from now on waits in the kernel's queue, and is left there when the
+    /// acceptor ends.
+    pub fn pause(&self, site: Option<usize>) {
+        self.inbox.order(Order::Pause { site });
     }
 
-    pub(super) fn tell_loops(&self, command: Command) {
-        self.loops.iter().for_each(|event_loop| event_loop.shared.command(command));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock is held leaves a whole state: every change of it is one operation.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Accept again after [`pause`](Self::pause), as soon as there is room.
+    pub fn resume(&self, site: Option<usize>) {
+        self.inbox.order(Order::Resume { site });
     }
 }

@@ -22,12 +22,37 @@ use crate::metrics::ListenerWord;
 impl<R: Reactor> Loop<R> {
     pub(super) fn on_accepted(&mut self, listener: ListenerId, socket: OwnedFd, peer: PeerAddress) {
         let Some(site) = self.accepting.site_of(listener) else { return };
+        self.take_in(Arrival { site, socket, peer });
+    }
+
+    /// Admits a connection that the loop has accepted for itself; the last one there is room for pauses the listeners.
+    pub(super) fn take_in(&mut self, arrival: Arrival) {
+        if self.conns.is_full() {
+            // It is too late to leave it in the kernel's queue.
+            return self.strays.push_back(arrival);
+        }
         self.turn.shared.intake.enter();
-        self.admit(Arrival { site, socket, peer });
+        self.admit(arrival);
         if self.conns.is_full() {
             let moment = self.moment();
             self.accepting.fill_up(&mut self.reactor, moment);
         }
+    }
+
+    /// Admits those that there is room for now. False when there was none.
+    pub(super) fn take_in_strays(&mut self) -> bool {
+        let mut any = false;
+        while !self.conns.is_full()
+            && let Some(arrival) = self.strays.pop_front()
+        {
+            self.take_in(arrival);
+            any = true;
+        }
+        if any && let Stage::Retiring { until } = self.stage {
+            // What they have sent is read before their services are told.
+            self.read_last(until);
+        }
+        any
     }
 
     /// Gives a connection a slot and opens it.

@@ -88,6 +88,7 @@ impl<R: Reactor> Loop<R> {
             job.message.clear();
             job.message.extend(conn.input.drain(..len));
         }
+        job.errand.more_input = !conn.input.is_empty();
         self.memory.lend(&mut job.errand, job.message.capacity());
         job.errand.away = Some(away);
         conn.away = true;

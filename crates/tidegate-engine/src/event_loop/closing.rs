@@ -60,7 +60,7 @@ impl<R: Reactor> Loop<R> {
         self.sites[site].metrics.add_closed(reason);
         // A FIN that comes while we linger answers ours.
         let by_peer =
-            !matches!(conn.state, State::Lingering(_)) && (conn.eof || reason == Reason::PEER_RESET);
+            !matches!(conn.state, State::Lingering(_)) && (conn.has_ended() || reason == Reason::PEER_RESET);
         let first = if by_peer { ListenerWord::ClosedByPeer } else { ListenerWord::ClosedByServer };
         self.sites[site].metrics.add(first, 1);
         if reason == Reason::PANIC {
@@ -88,7 +88,7 @@ impl<R: Reactor> Loop<R> {
     /// All output is sent: FIN, then the peer's last bytes are thrown away until its own FIN.
     pub(super) fn begin_lingering(&mut self, token: Token, reason: Reason) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if conn.eof {
+        if conn.has_ended() {
             return self.close_with(token, reason, End::Fin, None);
         }
         conn.state = State::Lingering(reason);

@@ -15,7 +15,7 @@ use crate::io::Due;
 use crate::{Phase, Reason};
 
 /// How long a connection whose last answer was sent is kept for the peer's end.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 impl<R: Reactor> Loop<R> {
     pub(super) fn expire_timers(&mut self) {

@@ -7,7 +7,7 @@
 use tidegate_reactor::{Reactor, Token};
 
 use super::Loop;
-use crate::conn::{Conn, State};
+use crate::conn::{Conn, Eof, State};
 use crate::host::{Event, Input, Then};
 use crate::metrics::ListenerWord;
 use crate::record::Received;
@@ -99,7 +99,9 @@ impl<R: Reactor> Loop<R> {
 
     pub(super) fn on_ended(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        conn.eof = true;
+        if !conn.has_ended() {
+            conn.eof = Eof::Came;
+        }
         match conn.state {
             State::Lingering(_) => self.end_lingering(token),
             State::Flushing(_) => {}
@@ -111,8 +113,8 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn tell_eof(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let waiting = conn.suspended || conn.away || (conn.is_held() && !conn.input.is_empty());
-        if conn.eof && !conn.eof_told && !waiting && conn.state == State::Open {
-            conn.eof_told = true;
+        if conn.eof == Eof::Came && !waiting && conn.state == State::Open {
+            conn.eof = Eof::Told;
             self.notify(token, Event::Eof);
         }
     }

@@ -13,7 +13,10 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn on_woken(&mut self) {
         self.welcome();
         let mut letters = std::mem::take(&mut self.letters);
-        let command = self.turn.shared.collect(&mut letters);
+        let mut orders = std::mem::take(&mut self.orders);
+        let command = self.turn.shared.collect(&mut letters, &mut orders);
+        orders.drain(..).for_each(|order| self.carry_out(order));
+        self.orders = orders;
         for (token, letter) in letters.drain(..) {
             self.on_letter(token, letter);
         }
@@ -22,8 +25,8 @@ impl<R: Reactor> Loop<R> {
         self.take_over(command);
         match command {
             Some(Command::Stop) => self.stage = Stage::Stopped,
-            Some(Command::Quit { grace }) if self.stage == Stage::Serving => self.begin_retirement(grace),
-            Some(Command::Quit { .. }) | None => {}
+            Some(Command::Quit { grace }) => self.quit(grace),
+            None => {}
         }
     }
 

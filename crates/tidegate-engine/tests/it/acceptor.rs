@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use tidegate_engine::{
-    AcceptorBuilder, Balance, Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Metrics, Peer,
-    ProcessMetrics, ProcessWord, Reason, Refusal, Running, Service, Socket,
+    AcceptorBuilder, Balance, EngineConfig, ListenerWord, LoopBuilder, Metrics, ProcessMetrics, ProcessWord,
+    Reason, Running, Socket,
 };
 
 use crate::cluster::{Cluster, Member, client_from, outcome, run_loop};
@@ -15,6 +15,7 @@ use crate::descriptors::{
     ANSWER, Process, expect_answers, expect_patience, is_child, lower_the_limit, serve_with_little_room,
 };
 use crate::lab::Seen;
+use crate::named::Named;
 use crate::support::{Client, PATIENCE, until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -209,7 +210,7 @@ fn a_loop_that_retires_by_itself_is_passed_over() {
     let (client, first) = cluster.client_and_loop();
     client.send("stay\n");
     cluster.members[first].handle.quit(LONG);
-    while !matches!(cluster.members[first].seen.recv_timeout(PATIENCE).unwrap(), Seen::Retire) {}
+    while !matches!(cluster.members[first].seen.recv_timeout(PATIENCE).unwrap(), Seen::Retire(_)) {}
     for _ in 0..4 {
         assert_ne!(cluster.client_and_loop().1, first);
     }
@@ -315,28 +316,6 @@ fn what_does_not_fit_together_is_not_built() {
     own.join().unwrap();
 }
 
-/// A service that tells each peer which listener accepted it, and from whom.
-struct Named;
-
-impl Service for Named {
-    type Session = ();
-    type Head = ();
-    type Note = ();
-
-    fn on_open(&self, io: &mut Io<'_>, peer: &Peer<'_>) -> Result<(), Refusal> {
-        io.send(format!("{} {}\n", peer.listener, peer.address).as_bytes());
-        Ok(())
-    }
-
-    fn decode(&self, (): &mut (), input: &[u8]) -> Decoded<()> {
-        Decoded::Message { len: input.len(), head: () }
-    }
-
-    fn on_message(&self, _: &mut Io<'_>, (): &mut (), (): (), _: &[u8]) -> Flow {
-        Flow::Continue
-    }
-}
-
 /// The child's life, in which the acceptor finds no descriptor.
 fn serve(overload_answer: Option<&'static [u8]>) {
     lower_the_limit();
@@ -364,4 +343,61 @@ fn without_descriptors_and_an_answer_peers_wait_and_the_acceptor_does_not_spin()
     expect_patience(Process::of_test(
         "acceptor::without_descriptors_and_an_answer_peers_wait_and_the_acceptor_does_not_spin",
     ));
+}
+
+#[test]
+fn a_socket_is_adopted_and_released_and_what_waits_in_it_is_served() {
+    let cluster = Cluster::start(Balance::RoundRobin, &[500, 500]);
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let copy = || Socket::own(socket.try_clone().unwrap());
+    cluster.handle.adopt(7, 0, copy());
+    (0..10).for_each(|_| Client::new(address).round_trip());
+    // Of a listener that is not there: nothing comes of it, and the acceptor lives.
+    cluster.handle.adopt(8, 5, copy());
+    cluster.client().round_trip();
+    assert_eq!(cluster.accepted().iter().sum::<u64>(), 11);
+    cluster.handle.release(7);
+    // Whoever came before it was released is served, and whoever comes later waits for the next owner.
+    let mut late = Client::new(address);
+    late.send("echo at last\n");
+    cluster.client().round_trip();
+    cluster.handle.adopt(9, 0, copy());
+    late.expect("at last");
+    cluster.handle.release(9);
+    cluster.handle.release(9);
+    cluster.client().round_trip();
+}
+
+#[test]
+fn a_paused_listener_leaves_peers_in_the_queue_until_it_is_resumed() {
+    for site in [None, Some(0)] {
+        let cluster = Cluster::start(Balance::RoundRobin, &[500, 500]);
+        cluster.client().round_trip();
+        cluster.handle.pause(site);
+        heeded(&cluster);
+        let accepted = cluster.accepted();
+        let mut waiting = cluster.client();
+        waiting.send("echo at last\n");
+        // What is adopted meanwhile is paused with the rest.
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut adopted = Client::new(socket.local_addr().unwrap());
+        adopted.send("echo at last\n");
+        cluster.handle.adopt(1, 0, Socket::own(socket));
+        heeded(&cluster);
+        assert_eq!(cluster.accepted(), accepted);
+        cluster.handle.resume(site);
+        waiting.expect("at last");
+        adopted.expect("at last");
+    }
+}
+
+/// Waits until the acceptor has done what it was told: the turn after the next comes behind it.
+fn heeded(cluster: &Cluster) {
+    let turns = cluster.metrics.get(ProcessWord::LoopTurns);
+    until(|| {
+        // What is nowhere adopted, to end its wait.
+        cluster.handle.release(99);
+        cluster.metrics.get(ProcessWord::LoopTurns) >= turns + 2
+    });
 }

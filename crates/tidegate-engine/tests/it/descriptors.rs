@@ -80,6 +80,18 @@ impl Process {
         Self { child, out, address: ([127, 0, 0, 1], port).into() }
     }
 
+    /// Runs one test as a child, to its end.
+    pub(crate) fn run_test(test: &str) {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(ROLE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
+    }
+
     /// User and system time so far, in ticks of 10 ms (proc_pid_stat(5)).
     fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();

@@ -35,6 +35,7 @@ impl Service for Echo {
 }
 
 under_each_model!(
+    a_message_knows_whether_more_came_with_it,
     a_hundred_connections_get_their_own_bytes_back,
     a_stream_may_be_split_anywhere,
     a_stream_may_come_byte_by_byte,
@@ -249,4 +250,15 @@ fn large_bodies_pass_in_pieces(config: EngineConfig) {
     client.expect("body done");
     client.expect("behind it");
     writer.join().unwrap().unwrap();
+}
+
+fn a_message_knows_whether_more_came_with_it(config: EngineConfig) {
+    let server = Server::new(config);
+    let mut client = server.client();
+    client.send("more\nmore\nmore\n");
+    ["more", "more", "all"].iter().for_each(|answer| client.expect(answer));
+    client.send("more\nmo");
+    client.expect("more");
+    client.send("re\n");
+    client.expect("all");
 }

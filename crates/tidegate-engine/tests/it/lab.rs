@@ -22,7 +22,8 @@ pub(crate) enum Seen {
     Suspended(ConnHandle<Note>),
     Blocked,
     Drained,
-    Retire,
+    /// Whether the loop was draining.
+    Retire(bool),
     Closed(Closed),
 }
 
@@ -117,6 +118,7 @@ impl Lab {
         let numbers: Vec<u64> = rest.split(' ').filter_map(|n| n.parse().ok()).collect();
         match word {
             "echo" => self.say(io, rest),
+            "more" => self.say(io, if io.has_more_input() { "more" } else { "all" }),
             "big" => self.say(io, &String::from_utf8(letters(numbers[0])).unwrap()),
             "stream" => {
                 session.chunks = usize::try_from(numbers[0]).unwrap();
@@ -292,7 +294,7 @@ impl Service for Lab {
     fn on_retire(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
         assert_ne!(session.plan, "retire", "told to");
         assert!(io.retiring());
-        self.tell(Seen::Retire);
+        self.tell(Seen::Retire(io.draining()));
         if session.stay { Flow::Continue } else { Flow::CloseAfterFlush(Reason::SHUTDOWN) }
     }
 

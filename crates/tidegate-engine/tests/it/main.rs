@@ -86,11 +86,17 @@ mod files;
 #[cfg(test)]
 mod handles;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod input;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod named;
+#[cfg(test)]
+mod operator;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
@@ -98,12 +104,18 @@ mod panics;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]
+mod receiving;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod retiring;
+#[cfg(test)]
+mod sockets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod suspend;
 #[cfg(test)]
 mod time;
+#[cfg(test)]
+mod workers;

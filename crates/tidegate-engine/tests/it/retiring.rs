@@ -18,6 +18,10 @@ under_each_model!(
     a_loop_without_connections_ends_at_once,
     a_stop_closes_everything_once,
     a_stop_ends_a_retirement,
+    a_loop_that_is_told_again_goes_by_what_it_is_told_last,
+    a_loop_that_drains_has_no_limit_until_it_is_told_one,
+    services_are_told_once_that_their_loop_drains_and_once_that_it_ends,
+    many_connections_are_told_one_after_the_other,
 );
 
 fn what_is_in_flight_is_answered_and_what_is_idle_is_ended(config: EngineConfig) {
@@ -76,7 +80,7 @@ fn what_is_left_is_closed_when_the_grace_is_over(config: EngineConfig) {
     client.expect("staying");
     let running = server.running.take().unwrap();
     running.quit(Duration::from_millis(50));
-    server.see(|seen| matches!(seen, Seen::Retire).then_some(()));
+    server.see(|seen| matches!(seen, Seen::Retire(_)).then_some(()));
     client.until_reset();
     server.expect_close(Reason::SHUTDOWN_TIMEOUT);
     running.join().unwrap();
@@ -118,10 +122,92 @@ fn a_stop_ends_a_retirement(config: EngineConfig) {
     client.expect("staying");
     let running = server.running.take().unwrap();
     running.quit(LONG);
-    server.see(|seen| matches!(seen, Seen::Retire).then_some(()));
+    server.see(|seen| matches!(seen, Seen::Retire(_)).then_some(()));
     running.stop();
     // A stop is not taken back.
     running.quit(LONG);
     running.join().unwrap();
     server.expect_close(Reason::STOPPED);
+}
+
+fn a_loop_that_is_told_again_goes_by_what_it_is_told_last(config: EngineConfig) {
+    let mut server = Server::new(config);
+    let mut client = server.client();
+    client.send("stay\necho staying\n");
+    client.expect("staying");
+    let running = server.running.take().unwrap();
+    running.quit(Duration::from_millis(200));
+    running.quit(LONG);
+    server.see(|seen| matches!(seen, Seen::Retire(_)).then_some(()));
+    running.quit(2 * LONG);
+    client.stream().set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+    let silence = client.stream().read(&mut [0; 1]).unwrap_err();
+    assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
+    client.stream().set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    client.round_trip();
+    running.quit(Duration::from_millis(1));
+    client.until_reset();
+    server.expect_close(Reason::SHUTDOWN_TIMEOUT);
+    running.join().unwrap();
+}
+
+fn a_loop_that_drains_has_no_limit_until_it_is_told_one(config: EngineConfig) {
+    for ends_at_once in [false, true] {
+        let mut server = Server::new(config);
+        let mut client = server.client();
+        client.send("stay\necho staying\n");
+        client.expect("staying");
+        let running = server.running.take().unwrap();
+        running.quit(Duration::MAX);
+        assert!(server.see(|seen| if let Seen::Retire(draining) = seen { Some(draining) } else { None }));
+        client.round_trip();
+        if ends_at_once {
+            running.stop();
+            server.expect_close(Reason::STOPPED);
+        } else {
+            running.quit(Duration::from_millis(1));
+            client.until_reset();
+            server.expect_close(Reason::SHUTDOWN_TIMEOUT);
+        }
+        running.join().unwrap();
+    }
+}
+
+fn services_are_told_once_that_their_loop_drains_and_once_that_it_ends(config: EngineConfig) {
+    let mut server = Server::new(config);
+    let mut client = server.client();
+    client.send("stay\necho staying\n");
+    client.expect("staying");
+    let running = server.running.take().unwrap();
+    let mut told = Vec::new();
+    for grace in [Duration::MAX, Duration::MAX, LONG, LONG, Duration::MAX] {
+        running.quit(grace);
+        // One turn to read the order, and one for each that a retirement waits for.
+        (0..5).for_each(|_| client.round_trip());
+    }
+    client.send("done\n");
+    assert_eq!(client.rest(), b"");
+    drop(client);
+    loop {
+        match server.see(Some) {
+            Seen::Retire(draining) => told.push(draining),
+            Seen::Closed(closed) => break assert_eq!(closed.reason, Reason::DONE),
+            _ => {}
+        }
+    }
+    running.join().unwrap();
+    assert_eq!(told, [true, false]);
+}
+
+fn many_connections_are_told_one_after_the_other(config: EngineConfig) {
+    let mut server = Server::new(config);
+    let mut clients: Vec<Client> = (0..300).map(|_| server.served_client()).collect();
+    let running = server.running.take().unwrap();
+    running.quit(LONG);
+    for client in &mut clients {
+        assert_eq!(client.rest(), b"");
+    }
+    drop(clients);
+    running.join().unwrap();
+    assert_eq!(server.listener().closed(Reason::SHUTDOWN), 300);
 }

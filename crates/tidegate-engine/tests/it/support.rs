@@ -11,7 +11,7 @@ use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{
     Backend, Budget, Closed, ConnHandle, Dispatch, EngineConfig, Limits, ListenerMetrics, ListenerWord,
-    LoopBuilder, Metrics, ProcessMetrics, Reason, Running, Trigger, Uring,
+    LoopBuilder, Metrics, ProcessMetrics, Reason, Running, Socket, Sockets, Trigger, Uring,
 };
 
 use crate::lab::{Control, Lab, Note, Seen};
@@ -125,13 +125,27 @@ impl Server {
         Self::build(setup, |builder| builder.budget(budget))
     }
 
+    /// On these sockets in place of one of its own. `address` is where its clients connect to.
+    pub(crate) fn on(setup: Setup, address: SocketAddr, sockets: Vec<Socket>) -> Self {
+        Self::assemble(setup, address, sockets, |builder| builder)
+    }
+
     fn build(setup: Setup, adjust: impl FnOnce(LoopBuilder) -> LoopBuilder) -> Self {
-        let Setup { config, limits, overload_answer, send_buffer } = setup;
-        prepare_the_process();
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         // Accepted sockets inherit it: little is on the way to a client that does not read.
-        sockopt::set_socket_send_buffer_size(&socket, send_buffer).unwrap();
+        sockopt::set_socket_send_buffer_size(&socket, setup.send_buffer).unwrap();
         let address = socket.local_addr().unwrap();
+        Self::assemble(setup, address, socket, adjust)
+    }
+
+    fn assemble(
+        setup: Setup,
+        address: SocketAddr,
+        sockets: impl Into<Sockets>,
+        adjust: impl FnOnce(LoopBuilder) -> LoopBuilder,
+    ) -> Self {
+        let Setup { config, limits, overload_answer, .. } = setup;
+        prepare_the_process();
         let metrics = Metrics::on_heap(1).process(0);
         let control = Arc::new(Control::default());
         let ((seen_by, seen), (unblock, blocked)) = (channel(), channel());
@@ -142,13 +156,20 @@ impl Server {
             seen: seen_by,
             unblock: Mutex::new(blocked),
         };
-        let builder = LoopBuilder::new(config).listen("lab", socket, || Ok(lab)).metrics(metrics.clone());
+        let builder = LoopBuilder::new(config).listen("lab", sockets, || Ok(lab)).metrics(metrics.clone());
         let running = adjust(builder).spawn().unwrap();
         Self { running: Some(running), address, metrics, control, unblock, seen }
     }
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    /// A client that is being served.
+    pub(crate) fn served_client(&self) -> Client {
+        let mut client = self.client();
+        client.round_trip();
+        client
     }
 
     /// A client, and the handle that the service got for it.

@@ -151,6 +151,29 @@ fn a_retiring_gateway_answers_what_is_in_flight_and_ends_the_rest() {
 }
 
 #[test]
+fn a_gateway_that_drains_keeps_its_clients_until_it_is_to_end() {
+    let served = Served::start(shouting());
+    let (mut idle, mut leaver) = (served.client(), served.client());
+    idle.ping().unwrap();
+    leaver.ping().unwrap();
+    served.running.quit(Duration::MAX);
+    // When the other one has gone, the loop has been retiring for a while.
+    leaver.send(SHOUT, b"still here").unwrap();
+    assert_eq!(leaver.recv().unwrap().body, b"STILL HERE");
+    drop(leaver);
+    assert_eq!(served.closed().reason, Reason::PEER_CLOSED);
+    for _ in 0..3 {
+        idle.ping().unwrap();
+    }
+    assert!(!served.running.is_finished());
+    served.running.quit(Duration::from_secs(60));
+    assert!(matches!(idle.recv(), Err(ClientError::Closed)));
+    drop(idle);
+    assert_eq!(served.closed().reason, Reason::SHUTDOWN);
+    served.running.join().unwrap();
+}
+
+#[test]
 fn a_client_connects_by_a_path_and_does_not_wait_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gateway.sock");

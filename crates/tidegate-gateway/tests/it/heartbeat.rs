@@ -153,3 +153,31 @@ fn an_interval_of_zero_turns_it_off() {
     off.stop();
     on.stop();
 }
+
+#[test]
+fn an_operator_is_told_when_a_silent_client_would_be_closed() {
+    let (asked, asking) = channel();
+    let asked = Mutex::new(asked);
+    let served = Served::start(Gateway::builder().heartbeat_interval(WAIT).on(KEEP, move |ctx, _| {
+        asked.lock().unwrap().send(ctx.handle()).unwrap();
+        Ok(Flow::Suspend)
+    }));
+    let next_close = || {
+        let page = served.running.handle().connections_page(None, 10, WAIT).unwrap();
+        assert_eq!(page.len(), 1);
+        page[0].next_close
+    };
+    let mut client = served.client();
+    client.ping().unwrap();
+    let (reason, left) = next_close().unwrap();
+    assert_eq!(reason, Reason::HEARTBEAT_TIMEOUT);
+    assert!(left > WAIT && left <= 2 * WAIT + Duration::from_secs(10), "{left:?}");
+    client.send(KEEP, b"").unwrap();
+    let handle = asking.recv_timeout(WAIT).unwrap();
+    assert_eq!(next_close(), None, "a request is in flight");
+    handle.post(Note::reply(KEEP, b"done").unwrap()).unwrap();
+    client.recv().unwrap();
+    drop(client);
+    served.closed();
+    served.stop();
+}

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tidegate_engine::{
-    Closed, CounterDef, Decoded, EngineConfig, Flow, Io, Limits, ListenerMetrics, LoopBuilder, Metrics, Peer,
-    Phase, Reason, Refusal, Running, Service, TimerToken,
+    Closed, CounterDef, Decoded, EngineConfig, Flow, Instant, Io, Limits, ListenerMetrics, LoopBuilder,
+    Metrics, Peer, Phase, Reason, Refusal, Running, Service, TimerToken,
 };
 use tidegate_gateway::{Client, ClientError, Gateway, GatewayBuilder, Head, Note, Session};
 
@@ -119,6 +119,10 @@ impl Service for Watched {
 
     fn on_eof(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
         self.gateway.on_eof(io, session)
+    }
+
+    fn next_close(&self, session: &Session) -> Option<(Reason, Instant)> {
+        self.gateway.next_close(session)
     }
 
     fn on_retire(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {

@@ -54,6 +54,35 @@ fn records_go_to_standard_error_while_the_server_is_away_and_to_the_server_later
 }
 
 #[test]
+fn a_daemon_whose_standard_error_is_the_null_device_loses_nothing_without_saying_so() {
+    let site = Site::new();
+    let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
+    let client = {
+        let _nobody = std::fs::rename(site.socket(), site.socket().with_extension("hidden"));
+        site.client_with(|options| {
+            options.stderr = StderrMode::Always;
+            options.stderr_fd = Some(null.into());
+            options.ring_bytes = 128 << 10;
+        })
+    };
+    let filler = "x".repeat(1000);
+    let logged = 1000;
+    logging_to(&client, || (0..logged).for_each(|n| tracing::info!(n, filler, "one of many")));
+    let dropped = client.dropped();
+    assert!(dropped > 0, "more than the queue holds");
+    assert_eq!(client.flush(LONG).unsent, logged - dropped, "the null device has taken charge of none");
+
+    std::fs::rename(site.socket().with_extension("hidden"), site.socket()).unwrap();
+    let server = site.serve();
+    wait_until("the server has them all", || client.flush(LONG).unsent == 0);
+    let records = site.records();
+    let told: u64 = records.iter().filter_map(|record| record.attributes.get("dropped")?.as_u64()).sum();
+    let stored = records.iter().filter(|record| record.body == "one of many").count() as u64;
+    assert_eq!((stored + told, told), (logged, dropped));
+    server.stop();
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_away() {
     // The socket is there and nobody reads it, as when the log server hangs.
     let site = Site::new();

@@ -107,6 +107,46 @@ fn levels_hold_per_target_and_change_at_run_time() {
 }
 
 #[test]
+fn other_levels_of_a_client_hold_in_every_thread_from_the_next_event_on() {
+    fn speak(round: u64) {
+        tracing::debug!(target: "quiet", round, "quiet");
+        tracing::debug!(target: "loud", round, "loud");
+    }
+    let site = Site::new();
+    let server = site.serve();
+    let client = site.client_with(|options| options.levels = "info".parse().unwrap());
+    let (order, orders) = std::sync::mpsc::channel::<u64>();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let speaker = client.clone();
+    let thread = std::thread::spawn(move || {
+        logging_to(&speaker, || {
+            orders.into_iter().for_each(|round| {
+                speak(round);
+                done.send(()).unwrap();
+            });
+        });
+    });
+    // A change asks the subscriber of the thread that makes it when there is no other, so this one has one too, as every
+    // thread of a program has after `install`.
+    logging_to(&client, || {
+        for (round, change) in ["warn", "loud=debug", "debug", "loud=info"].into_iter().enumerate() {
+            client.set_levels(&client.levels().with_target(change).unwrap());
+            order.send(round as u64).unwrap();
+            is_done.recv().unwrap();
+        }
+    });
+    drop(order);
+    thread.join().unwrap();
+    assert_eq!(client.flush(LONG).unsent, 0);
+    let records = site.records();
+    let seen: Vec<_> =
+        records.iter().map(|r| (r.attributes["round"].as_u64().unwrap(), r.body.as_str())).collect();
+    assert_eq!(seen, [(1, "loud"), (2, "quiet"), (2, "loud"), (3, "quiet")]);
+    assert_eq!(client.levels().to_string(), "debug,loud=info");
+    server.stop();
+}
+
+#[test]
 fn a_huge_event_is_cut_and_costs_no_other() {
     let records = logged("info", |_| {
         tracing::info!("before");

@@ -5,62 +5,43 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use tidegate_sys::process::{Exe, ExitStatus, Process, Spawn, SpawnError};
+use tidegate_sys::process::{Credentials, Exe, ExitStatus, Process, Spawn, SpawnError};
 use tidegate_sys::signal::Signal;
 
-use crate::child::CONTROL_FD;
-use crate::control::{Channel, Received, ToChild, ToMaster};
+use super::plan::ChildSpec;
+use crate::child::{CONTROL_FD, with_seat};
+use crate::control::{Channel, MAX_FDS, Received, ToChild, ToMaster};
 use crate::role::Role;
 use crate::signals::Signals;
-
-/// A child that the master keeps.
-#[derive(Clone, Debug)]
-pub struct ChildSpec {
-    /// What it is for.
-    pub role: Role,
-    /// Its name in the list of processes.
-    pub title: String,
-    /// The generation of the configuration that it serves, for the status.
-    pub generation: u32,
-    /// What it inherits, by name: letters, digits, `:`, `.`, `-` and `_`; the name `control` is the master's own.
-    pub fds: Vec<(String, Arc<OwnedFd>)>,
-    /// What is added to its environment.
-    pub env: Vec<(OsString, OsString)>,
-}
-
-impl ChildSpec {
-    /// A child with the title of its role, of the first generation, that inherits nothing.
-    #[must_use]
-    pub fn new(role: Role) -> Self {
-        Self { role, title: role.title(), generation: 1, fds: Vec::new(), env: Vec::new() }
-    }
-
-    /// Adds a descriptor that the child inherits.
-    #[must_use]
-    pub fn fd(mut self, name: impl Into<String>, fd: Arc<OwnedFd>) -> Self {
-        self.fds.push((name.into(), fd));
-        self
-    }
-}
-
-/// A child and its process, while it has one.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) spec: ChildSpec,
-    pub(crate) running: Option<Running>,
-    /// What it last said it is at.
-    pub(crate) status: String,
-}
 
 /// The process of a child.
 #[derive(Debug)]
 pub(crate) struct Running {
+    pub(crate) role: Role,
+    pub(crate) generation: u32,
+    pub(crate) title: String,
+    /// Which of the processes with its role in its generation it is: 1 for one that replaces another.
+    pub(crate) seat: u32,
     pub(crate) process: Process,
     /// None once the child has closed its end.
     pub(crate) channel: Option<Channel>,
+    /// What it last said it is at.
+    pub(crate) status: String,
+    /// Why it is about to end, as it said.
+    pub(crate) failed: Option<String>,
+}
+
+/// How a child is started.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) exe: &'a Exe,
+    pub(crate) args: &'a [OsString],
+    pub(crate) user: Option<&'a Credentials>,
+    pub(crate) generation: u32,
+    pub(crate) seat: u32,
 }
 
 /// Why a child could not be started.
@@ -68,92 +49,118 @@ pub(crate) struct Running {
 pub(crate) enum StartError {
     #[error("control channel")]
     Channel(#[source] io::Error),
+    #[error("no plan has a child of the role {0}")]
+    NoSpec(Role),
+    #[error("{0}")]
+    Probe(String),
+    #[error("opening the program")]
+    Program(#[source] io::Error),
     #[error(transparent)]
     Spawn(#[from] SpawnError),
 }
 
-impl Kept {
-    pub(crate) fn new(spec: ChildSpec) -> Self {
-        Self { spec, running: None, status: String::new() }
-    }
-
-    /// Starts the process, and returns its pid.
-    pub(crate) fn start(&mut self, exe: &Exe, args: &[OsString]) -> Result<u32, StartError> {
+impl Running {
+    /// Starts the process of a child.
+    pub(crate) fn start(spec: &ChildSpec, how: &Start<'_>) -> Result<Self, StartError> {
         let (channel, theirs) = Channel::pair().map_err(StartError::Channel)?;
-        let mut spawn = Spawn::new(exe, self.spec.title.as_str(), self.spec.role.to_string())
-            .args(args)
+        let mut spawn = Spawn::new(how.exe, spec.title.as_str(), with_seat(spec.role, how.seat))
+            .args(how.args)
             .fd(CONTROL_FD, theirs.as_fd())
             // Blocked from its first moment, and read when it is ready to: what arrives meanwhile is not lost.
             .mask(Signals::set());
-        for (name, fd) in &self.spec.fds {
+        if let Some(user) = how.user {
+            spawn = spawn.user(user);
+        }
+        for (name, fd) in &spec.fds {
             spawn = spawn.fd(name, fd.as_fd());
         }
-        for (key, value) in &self.spec.env {
+        for (key, value) in &spec.env {
             spawn = spawn.env(key, value);
         }
-        let process = spawn.start()?;
-        let pid = process.pid();
-        self.status.clear();
-        self.running = Some(Running { process, channel: Some(channel) });
-        Ok(pid)
+        Ok(Self {
+            role: spec.role,
+            generation: how.generation,
+            title: spec.title.clone(),
+            seat: how.seat,
+            process: spawn.start()?,
+            channel: Some(channel),
+            status: String::new(),
+            failed: None,
+        })
     }
 
-    /// The next message of the child; the end of its channel is noted, and is no message.
-    pub(crate) fn next_message(&mut self) -> Option<ToMaster> {
-        let running = self.running.as_mut()?;
+    /// The next message of the child, with its descriptors; the end of its channel is noted, and is no message.
+    pub(crate) fn next_message(&mut self) -> Option<(ToMaster, Vec<OwnedFd>)> {
+        let mut fds = Vec::new();
         loop {
-            match running.channel.as_ref()?.recv() {
-                Ok(Received::Message(message)) => return Some(message),
+            match self.channel.as_ref()?.recv(&mut fds) {
+                Ok(Received::Message(message)) => return Some((message, fds)),
                 Ok(Received::Invalid(error)) => {
-                    tracing::warn!(role = %self.spec.role, %error, "message of a child is not understood");
+                    tracing::warn!(role = %self.role, %error, "message of a child is not understood");
                 }
                 Ok(Received::Empty) => return None,
-                Ok(Received::Closed) => running.channel = None,
+                Ok(Received::Closed) => self.channel = None,
                 Err(error) => {
-                    tracing::warn!(role = %self.spec.role, %error, "control channel of a child failed");
-                    running.channel = None;
+                    tracing::warn!(role = %self.role, %error, "control channel of a child failed");
+                    self.channel = None;
                 }
             }
         }
     }
 
-    /// Tells the child something; by a signal of the same meaning when its channel does not take it.
-    pub(crate) fn tell(&self, message: ToChild) {
-        let Some(running) = &self.running else { return };
-        let sent = match &running.channel {
-            Some(channel) => channel.send(&message),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+    /// Tells the child something; by a signal of the same meaning, if there is one, when its channel does not take it.
+    pub(crate) fn tell(&self, message: &ToChild) {
+        let Err(error) = self.send(message, &[]) else { return };
+        let signal = match message {
+            ToChild::Stop => Some(Signal::TERM),
+            ToChild::Quit { .. } => Some(Signal::QUIT),
+            ToChild::Reopen => Some(Signal::USR1),
+            _ => None,
         };
-        if let Err(error) = sent {
-            tracing::warn!(role = %self.spec.role, %error, "control channel does not take a message, a signal is sent");
-            self.signal(match message {
-                ToChild::Stop => Signal::TERM,
-                ToChild::Quit { .. } => Signal::QUIT,
-                ToChild::Reopen => Signal::USR1,
-            });
+        match signal {
+            Some(signal) => {
+                tracing::warn!(role = %self.role, %error, "control channel does not take a message, a signal is sent");
+                self.signal(signal);
+            }
+            // A ping that is not sent is one that is not answered; the others are asked for again, or run out of time.
+            None => {
+                tracing::debug!(role = %self.role, %error, ?message, "control channel does not take a message")
+            }
+        }
+    }
+
+    /// Hands the descriptors of an absent neighbour over, in as many messages as they take.
+    pub(crate) fn cover(&self, slot: u32, fds: &[(String, Arc<OwnedFd>)]) {
+        for part in fds.chunks(MAX_FDS) {
+            let names = part.iter().map(|(name, _)| name.clone()).collect();
+            let fds: Vec<BorrowedFd<'_>> = part.iter().map(|(_, fd)| fd.as_fd()).collect();
+            if let Err(error) = self.send(&ToChild::Cover { slot, names }, &fds) {
+                tracing::warn!(role = %self.role, slot, %error, "a neighbour cannot be told to accept for another");
+                return;
+            }
+        }
+    }
+
+    fn send(&self, message: &ToChild, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match &self.channel {
+            Some(channel) => channel.send_with(message, fds),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let Some(running) = &self.running else { return };
-        if let Err(error) = running.process.signal(signal) {
-            tracing::error!(role = %self.spec.role, pid = running.process.pid(), %error, "child cannot be signalled");
+        if let Err(error) = self.process.signal(signal) {
+            tracing::error!(role = %self.role, pid = self.process.pid(), %error, "child cannot be signalled");
         }
     }
 
     /// Reaps the process if it has ended.
-    pub(crate) fn reap(&mut self) -> Option<ExitStatus> {
-        let running = self.running.as_ref()?;
-        match running.process.try_wait() {
-            Ok(None) => None,
-            Ok(Some(status)) => {
-                self.running = None;
-                Some(status)
-            }
+    pub(crate) fn reap(&self) -> Option<ExitStatus> {
+        match self.process.try_wait() {
+            Ok(status) => status,
             Err(error) => {
                 // Somebody else reaped it; that it has ended is certain, how it did is not known.
-                tracing::error!(role = %self.spec.role, pid = running.process.pid(), %error, "exit status is lost");
-                self.running = None;
+                tracing::error!(role = %self.role, pid = self.process.pid(), %error, "exit status is lost");
                 Some(ExitStatus::Code(u8::MAX))
             }
         }

@@ -1,11 +1,11 @@
 //! The clients of the control socket, served between everything else.
 //!
 //! The one invariant: no client makes the master wait. Streams do not block, each client has a deadline for its request
-//! and one for its answer, and there are at most [`MAX_CLIENTS`]; more wait in the backlog. The answers are given by the
-//! hooks.
+//! and one for its answer, and there are at most [`MAX_CLIENTS`]; more wait in the backlog. A client whose request begins
+//! something is answered when that has ended. The answers are given by the hooks.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -19,24 +19,31 @@ use crate::control_socket::{ControlSocket, MAX_REQUEST_BYTES};
 pub(crate) struct Clients {
     socket: ControlSocket,
     clients: Vec<Client>,
+    next_id: u64,
     /// After a failed accept nobody is accepted until then, so that a lack of descriptors is not a busy loop.
     paused_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Client {
+    id: ClientId,
     stream: UnixStream,
     pid: i32,
     state: State,
-    deadline: Instant,
+    /// None while it is the master that the client waits for.
+    deadline: Option<Instant>,
 }
+
+/// A client, for as long as it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ClientId(u64);
 
 #[derive(Debug)]
 enum State {
     Reading {
         request: Vec<u8>,
     },
-    /// A request was handed to the master, which answers in the same turn.
+    /// A request was handed to the master.
     Asked,
     Writing {
         answer: Vec<u8>,
@@ -45,63 +52,88 @@ enum State {
     Done,
 }
 
-/// What became ready: the listener, or the client of a number that is good until [`Clients::sweep`].
+/// What became ready.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ready {
     Listener,
-    Client(usize),
+    Client(ClientId),
 }
 
 impl Clients {
     pub(crate) fn new(socket: ControlSocket) -> Self {
-        Self { socket, clients: Vec::new(), paused_until: None }
+        Self { socket, clients: Vec::new(), next_id: 0, paused_until: None }
+    }
+
+    pub(crate) fn socket(&self) -> &ControlSocket {
+        &self.socket
+    }
+
+    /// The connection of a client that waits, to be handed on.
+    pub(crate) fn stream(&self, id: ClientId) -> Option<&UnixStream> {
+        self.clients.iter().find(|client| client.id == id).map(|client| &client.stream)
+    }
+
+    /// Takes over a client that waits for an answer.
+    pub(crate) fn resume(&mut self, fd: OwnedFd) -> ClientId {
+        self.add(fd.into(), 0, State::Asked, None)
+    }
+
+    fn add(&mut self, stream: UnixStream, pid: i32, state: State, deadline: Option<Instant>) -> ClientId {
+        let id = ClientId(self.next_id);
+        self.next_id += 1;
+        self.clients.push(Client { id, stream, pid, state, deadline });
+        id
     }
 
     /// What is to be polled, and for what.
     pub(crate) fn interests(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>, PollFlags)> {
         let has_room = self.clients.len() < MAX_CLIENTS && self.paused_until.is_none();
         let listener = has_room.then(|| (Ready::Listener, self.socket.as_fd(), PollFlags::IN));
-        let clients = self.clients.iter().enumerate().map(|(index, client)| {
+        let clients = self.clients.iter().map(|client| {
             let flags = match client.state {
-                State::Reading { .. } | State::Asked | State::Done => PollFlags::IN,
+                State::Reading { .. } | State::Done => PollFlags::IN,
+                // Only that it has gone; what it says besides its request does not matter.
+                State::Asked => PollFlags::empty(),
                 State::Writing { .. } => PollFlags::OUT,
             };
-            (Ready::Client(index), client.stream.as_fd(), flags)
+            (Ready::Client(client.id), client.stream.as_fd(), flags)
         });
         listener.into_iter().chain(clients)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.clients.iter().map(|client| client.deadline).chain(self.paused_until).min()
+        self.clients.iter().filter_map(|client| client.deadline).chain(self.paused_until).min()
     }
 
-    /// Does what became possible; gives back a request that is complete, to be answered by [`Clients::answer`].
-    pub(crate) fn on_ready(&mut self, ready: Ready, now: Instant) -> Option<Vec<u8>> {
+    /// Does what became possible; gives back a request that is complete, to be answered by [`Clients::answer`], now or
+    /// later.
+    pub(crate) fn on_ready(&mut self, ready: Ready, now: Instant) -> Option<(ClientId, Vec<u8>)> {
         match ready {
             Ready::Listener => {
                 self.accept(now);
                 None
             }
-            Ready::Client(index) => self.clients.get_mut(index).and_then(Client::on_ready),
+            Ready::Client(id) => {
+                let client = self.clients.iter_mut().find(|client| client.id == id)?;
+                client.on_ready().map(|request| (id, request))
+            }
         }
     }
 
-    /// Answers the client whose request was given back.
-    pub(crate) fn answer(&mut self, ready: Ready, answer: Vec<u8>, now: Instant) {
-        if let Ready::Client(index) = ready
-            && let Some(client) = self.clients.get_mut(index)
-        {
+    /// Answers a client whose request was given back, unless it has gone meanwhile.
+    pub(crate) fn answer(&mut self, id: ClientId, answer: Vec<u8>, now: Instant) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
             client.state = State::Writing { answer, written: 0 };
-            client.deadline = now + TIME_PER_STEP;
+            client.deadline = Some(now + TIME_PER_STEP);
             client.write();
         }
     }
 
-    /// Lets those go who are done or too slow. The numbers of the others change.
+    /// Lets those go who are done or too slow.
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.paused_until = self.paused_until.filter(|until| *until > now);
         self.clients.retain(|client| {
-            let is_late = client.deadline <= now;
+            let is_late = client.deadline.is_some_and(|deadline| deadline <= now);
             if is_late && !matches!(client.state, State::Done) {
                 tracing::warn!(peer_pid = client.pid, "control client is too slow and is let go");
             }
@@ -114,7 +146,7 @@ impl Clients {
             match self.socket.accept() {
                 Ok(Some((stream, pid))) => {
                     let state = State::Reading { request: Vec::new() };
-                    self.clients.push(Client { stream, pid, state, deadline: now + TIME_PER_STEP });
+                    self.add(stream, pid, state, Some(now + TIME_PER_STEP));
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -135,7 +167,9 @@ impl Client {
                 self.write();
                 None
             }
-            State::Asked | State::Done => None,
+            // It hung up, and nobody waits any more.
+            State::Asked => self.give_up("went before it was answered"),
+            State::Done => None,
         }
     }
 
@@ -160,6 +194,7 @@ impl Client {
                 let mut request = std::mem::take(request);
                 request.truncate(end);
                 self.state = State::Asked;
+                self.deadline = None;
                 return Some(request);
             }
         }

@@ -1,21 +1,35 @@
-//! The words that the supervisor hears and speaks: events in, orders and reports out.
+//! The words that the supervisor hears and speaks: events in, orders out.
 //!
 //! The one invariant: they carry plain values only, so that a schedule can be written down, replayed and compared.
 
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidegate_sys::process::ExitStatus;
-use tidegate_sys::signal::{self, Signal};
+use tidegate_sys::signal::Signal;
 
-/// A child by its place in the list that the supervisor was made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChildId(pub usize);
+use super::freeze::exit_status;
+use super::report::Report;
+
+/// A child. Unique for the life of a master, an upgrade included: a number is not given to another child later. A child
+/// that dies and is started again keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChildId(pub u32);
+
+/// The children of a generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crew {
+    /// How many workers, numbered from 0.
+    pub workers: u32,
+    /// Whether an acceptor hands them their connections.
+    pub acceptor: bool,
+}
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Begin: the first event, given once.
+    /// Begin: the first event, given once. The plan of the first generation, number 1, exists already.
     Start,
     /// The child of a [`Order::Spawn`] runs.
     Spawned {
@@ -34,6 +48,11 @@ pub enum Event {
         /// Which.
         child: ChildId,
     },
+    /// The child has answered a [`Order::Ping`].
+    Pong {
+        /// Which.
+        child: ChildId,
+    },
     /// The child has ended and was reaped.
     Exited {
         /// Which.
@@ -46,16 +65,52 @@ pub enum Event {
         /// Which.
         child: ChildId,
     },
-    /// The master was sent a signal, or a request that means the same.
+    /// The master was sent a signal, or a request that means the same: `TERM` and `INT` stop, `QUIT` stops gracefully, `HUP`
+    /// reloads, `USR1` reopens the logs, `USR2` upgrades, `WINCH` retires the workers.
+    ///
+    /// `HUP` and `USR2` are each answered by an [`Order::Done`]: one that comes while nothing like it is under way, by the
+    /// one that it begins or waits for; one that comes while its operation is under way belongs to the *next* one, which
+    /// all that come meanwhile share.
     Signal(Signal),
-    /// The time of `poll_timeout` has come. Harmless at any other time.
+    /// The [`Order::Prepare`] is done.
+    Prepared {
+        /// Of which generation.
+        generation: u32,
+        /// What is to be started for it.
+        crew: Crew,
+    },
+    /// The [`Order::Prepare`] cannot be done.
+    PrepareFailed {
+        /// Of which generation.
+        generation: u32,
+    },
+    /// An [`Order::TakeOver`] or [`Order::Revert`] came back: this image is still the one that runs.
+    TakeOverFailed,
+    /// A worker of the current generation is to be replaced: the old one is told to quit when the new one is READY.
+    ///
+    /// Answered by an [`Order::Done`]; a request for the child that is being replaced already shares the one of that.
+    Replace {
+        /// Which.
+        child: ChildId,
+    },
+    /// A worker shall not accept until [`Event::Resume`]. This holds for the processes that follow it in its generation too.
+    Pause {
+        /// Which.
+        child: ChildId,
+    },
+    /// A worker shall accept again.
+    Resume {
+        /// Which.
+        child: ChildId,
+    },
+    /// The time of `poll_timeout` has come, and what had arrived was handed in. Harmless at any other time.
     Timeout,
 }
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Start the child; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    /// Start the child; answered by [`Event::Spawned`] or [`Event::SpawnFailed`], at once.
     Spawn {
         /// Which.
         child: ChildId,
@@ -65,12 +120,12 @@ pub enum Order {
         /// Which.
         child: ChildId,
     },
-    /// Tell the child to finish what is in flight and to end within the time.
+    /// Tell the child to finish what is in flight and to end within the time. May be said again with a shorter time.
     Quit {
         /// Which.
         child: ChildId,
-        /// The time that it has.
-        timeout: Duration,
+        /// The time that it has; none: as long as it takes.
+        timeout: Option<Duration>,
     },
     /// Tell the child to open its log files again.
     Reopen {
@@ -82,11 +137,71 @@ pub enum Order {
         /// Which.
         child: ChildId,
     },
+    /// Ask the child whether it answers; it does by [`Event::Pong`].
+    Ping {
+        /// Which.
+        child: ChildId,
+    },
+    /// Hand a worker what the absent one accepts from, so that it accepts from that too.
+    Cover {
+        /// Whose slot it is.
+        absent: ChildId,
+        /// The number of the absent worker.
+        slot: u32,
+        /// Who accepts for it.
+        by: ChildId,
+    },
+    /// Tell the worker that it need not accept for the slot any more.
+    Uncover {
+        /// The number of the worker that serves it again, or that another one covers now.
+        slot: u32,
+        /// Who accepted for it.
+        by: ChildId,
+    },
+    /// Tell the worker not to accept.
+    PauseAccept {
+        /// Which.
+        child: ChildId,
+    },
+    /// Tell the worker to accept again.
+    ResumeAccept {
+        /// Which.
+        child: ChildId,
+    },
+    /// Read and check the configuration, bind what is new, open what is needed; answered by [`Event::Prepared`] or
+    /// [`Event::PrepareFailed`].
+    Prepare {
+        /// For which generation; the number was not used before.
+        generation: u32,
+    },
+    /// All of the generation is READY: it is the current one now. The one before is told to quit by orders that follow.
+    Commit {
+        /// Which.
+        generation: u32,
+    },
+    /// The generation has no process and will have none: drop what was kept for it. Ordered once for each generation that
+    /// was current or to be prepared, also when that failed and there is nothing to drop, but not for the last one at a stop.
+    Forget {
+        /// Which.
+        generation: u32,
+    },
+    /// Freeze, and execute the new image in place. Comes back only when that fails, as [`Event::TakeOverFailed`]. The last
+    /// order of its turn, when no start is unanswered.
+    TakeOver,
+    /// Freeze, and execute the image before again. Ordered only after a take-over, like it.
+    Revert,
+    /// To be told to whoever asked for the operation. Each has one.
+    Done {
+        /// Which.
+        operation: Operation,
+        /// How it went.
+        outcome: Outcome,
+    },
     /// All workers serve for the first time.
     AnnounceReady,
     /// A stop has begun.
     AnnounceStop,
-    /// The last worker has ended in a stop; the log server is stopped next.
+    /// All but the log server have ended in a stop; it is stopped next.
     WorkersGone,
     /// Something to be told to people; nothing to be done.
     Report(Report),
@@ -97,70 +212,60 @@ pub enum Order {
     },
 }
 
-/// Something that people want to know.
+/// Something that begins, may fail, and then leaves everything as it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// A new generation takes the place of the current one.
+    Reload,
+    /// A new binary takes the place of the one that runs, with a new generation.
+    Upgrade,
+    /// A new worker takes the place of this one.
+    Replace(ChildId),
+}
+
+/// How an operation went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// A child serves, this long after it was started.
-    Ready {
+pub enum Outcome {
+    /// It is done.
+    Done {
+        /// The generation that serves.
+        generation: u32,
+    },
+    /// It is not, and everything is as it was.
+    Failed(Why),
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// The configuration was refused, or something that it needs is not there.
+    Prepare,
+    /// A new child did not get to READY; or the one that was to be replaced is no worker of the current generation.
+    Child {
         /// Which.
         child: ChildId,
-        /// Since its start.
-        took: Duration,
+        /// How it ended; none when it could not be started, or was not READY in time.
+        #[serde(with = "exit_status", default)]
+        status: Option<ExitStatus>,
     },
-    /// A child has ended.
-    Exited {
-        /// Which.
-        child: ChildId,
-        /// Its process.
-        pid: u32,
-        /// How.
-        status: ExitStatus,
-        /// Whether it was told to.
-        expected: bool,
+    /// The new binary did not pass its trial.
+    Probe {
+        /// How it ended; none when it could not be started, or took too long.
+        #[serde(with = "exit_status", default)]
+        status: Option<ExitStatus>,
     },
-    /// A child will be started again.
-    Restart {
-        /// Which.
-        child: ChildId,
-        /// After this time.
-        delay: Duration,
-        /// How often in a row it died early; 0 when it had served well.
-        early_deaths: u32,
-    },
-    /// A child was not READY in time, and is killed.
-    NotReady {
-        /// Which.
-        child: ChildId,
-        /// The time that it had.
-        limit: Duration,
-    },
-    /// The log server was not READY in time; the workers are started without it.
-    LogServerLate {
-        /// The time that it had.
-        limit: Duration,
-    },
-    /// The start is given up because of this child.
-    StartFailed {
-        /// Which.
-        child: ChildId,
-        /// The exit code of the master.
-        code: u8,
-    },
-    /// A stop has begun, or became a faster one.
-    Stopping(StopKind),
-    /// A child did not end in time; this is done next.
-    Overdue {
-        /// Which.
-        child: ChildId,
-        /// The next measure.
-        next: Measure,
-    },
-    /// A signal whose meaning is not supported by this master.
-    Unsupported(Signal),
+    /// The new binary could not be executed.
+    TakeOver,
+    /// The new binary ran, failed, and went back to the one before.
+    Reverted,
+    /// A stop has begun.
+    Stopping,
+    /// The start or another operation is under way, and this one does not wait.
+    Busy,
 }
 
 /// How everything is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StopKind {
     /// What is in flight may end, up to `shutdown_timeout`.
     Graceful,
@@ -169,7 +274,7 @@ pub enum StopKind {
 }
 
 /// The measures by which a child is ended, each harder than the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Measure {
     /// It was told to finish and end.
     Quit,
@@ -177,6 +282,15 @@ pub enum Measure {
     Stop,
     /// It was sent `KILL`.
     Kill,
+}
+
+impl Measure {
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Quit => Self::Stop,
+            Self::Stop | Self::Kill => Self::Kill,
+        }
+    }
 }
 
 impl fmt::Display for StopKind {
@@ -198,30 +312,13 @@ impl fmt::Display for Measure {
     }
 }
 
-/// For people; children are numbered, since the words know no names.
-impl fmt::Display for Report {
+/// One word, as it stands in the status and in records.
+impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ready { took, .. } => write!(f, "child serves after {took:?}"),
-            Self::Exited { status, expected: true, .. } => write!(f, "child ended with {status}"),
-            Self::Exited { status, expected: false, .. } => write!(f, "child died with {status}"),
-            Self::Restart { delay: Duration::ZERO, .. } => f.write_str("child is started again"),
-            Self::Restart { delay, early_deaths, .. } => {
-                write!(
-                    f,
-                    "child is started again in {delay:?}, having died early {early_deaths} times in a row"
-                )
-            }
-            Self::NotReady { limit, .. } => write!(f, "child is not ready after {limit:?} and is killed"),
-            Self::LogServerLate { limit } => {
-                write!(f, "log server is not ready after {limit:?}; the workers start without it")
-            }
-            Self::StartFailed { code, .. } => write!(f, "the start is given up, exit code {code}"),
-            Self::Stopping(kind) => write!(f, "{kind} stop"),
-            Self::Overdue { next, .. } => write!(f, "child did not end in time, next measure: {next}"),
-            Self::Unsupported(signal) => {
-                write!(f, "signal {} has no effect: not supported yet", signal::name(*signal))
-            }
-        }
+        f.write_str(match self {
+            Self::Reload => "reload",
+            Self::Upgrade => "upgrade",
+            Self::Replace(_) => "replace",
+        })
     }
 }

@@ -88,7 +88,7 @@ fn a_killed_worker_is_replaced() {
     server.signal_master(Signal::TERM);
     assert_eq!(server.wait_end(), 0);
     assert_eq!(server.count("master ready"), 1, "announced once");
-    assert_eq!(server.count("worker:1 ") - server.count("role=worker:1 "), 4, "the other worker lived on");
+    assert_eq!(server.count("child started role=worker:1 "), 1, "the other worker lived on");
 }
 
 fn a_killed_log_server_is_replaced() {
@@ -141,15 +141,11 @@ fn a_signal_to_the_group_is_one_to_the_master() {
 
 fn signals_for_the_master_do_not_end_children() {
     let mut server = Server::ready("");
-    for (signal, name) in [(Signal::HUP, "HUP"), (Signal::USR2, "USR2"), (Signal::WINCH, "WINCH")] {
-        server.signal_group(signal);
-        server.wait_for_log(&["signal received", &format!("signal={name:?}")]);
-        server.wait_for_log(&[&format!("signal {name} has no effect")]);
-    }
     for (role, _) in ROLES {
         let pid = server.wait_for_child(role, "ready");
-        server.signal(pid, Signal::INT);
-        server.signal(pid, Signal::PIPE);
+        for signal in [Signal::INT, Signal::PIPE, Signal::HUP, Signal::USR2, Signal::WINCH] {
+            server.signal(pid, signal);
+        }
     }
     server.signal_master(Signal::PIPE);
     // Whoever had died of one of them would be missing here, or have been replaced.

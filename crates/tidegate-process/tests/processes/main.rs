@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod cases;
+mod operations;
 mod part;
 mod server;
 
@@ -12,11 +13,13 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use tidegate_process::Child;
+use tidegate_process::Part;
 
 fn main() -> ExitCode {
-    if let Some(child) = Child::from_env().unwrap() {
-        return part::play_child(child);
+    match Part::from_env().unwrap() {
+        Some(Part::Child(child)) => return part::play_child(child),
+        Some(Part::Successor(taken)) => return part::play_successor(taken),
+        None => {}
     }
     match std::env::var(part::SCENARIO) {
         Ok(scenario) => part::play_master(&scenario),
@@ -29,7 +32,7 @@ fn run_tests() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let (mut passed, mut failed) = (0, 0);
-    for (name, case) in cases::ALL {
+    for (name, case) in cases::ALL.iter().chain(operations::ALL) {
         if filter.is_some_and(|filter| !name.contains(filter.as_str())) {
             continue;
         }

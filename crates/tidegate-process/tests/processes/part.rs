@@ -1,14 +1,15 @@
 //! The parts that the program plays when it is not testing. Every process says what it does on standard output.
 
 use std::fmt::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitCode, id};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_process::{
-    Child, ChildEvent, ChildSpec, ControlAnswer, ControlSocket, Limits, Master, MasterHooks, MasterOptions,
-    Role, Signals, Snapshot,
+    Begin, Bundle, Child, ChildAnswer, ChildEvent, ChildSpec, ControlAnswer, ControlSocket, Limits, Master,
+    MasterHooks, MasterOptions, Operation, Plan, Role, Signals, Snapshot, TakenOver, Whom, Within,
 };
 use tidegate_sys::shared;
 use tidegate_sys::signal::Signal;
@@ -19,36 +20,60 @@ use crate::say;
 pub(crate) const SCENARIO: &str = "PROCESSES_SCENARIO";
 /// Where the master takes requests, if anywhere.
 pub(crate) const CONTROL: &str = "PROCESSES_CONTROL";
+/// The generation of a worker.
+const GENERATION: &str = "PROCESSES_GENERATION";
 
 pub(crate) fn play_master(scenario: &str) -> ExitCode {
     let signals = Signals::block().unwrap();
     tracing::subscriber::set_global_default(Lines).unwrap();
     say(&format!("master {} begins", id()));
-    let greeting = Arc::new(shared::sealed_bytes("greeting", b"hello").unwrap());
-    let roles = [Role::LogServer, Role::Worker(0), Role::Worker(1)];
-    let children = roles.map(|role| {
-        let name = role.to_string();
-        ChildSpec::new(role)
-            .fd("greeting", Arc::clone(&greeting))
-            .fd(format!("own:{name}"), Arc::clone(&greeting))
-    });
-    let mut options = MasterOptions::new(children.into()).unwrap();
-    if scenario.contains("impatient") {
-        options.limits = Limits {
-            shutdown_timeout: Duration::from_millis(100),
-            shutdown_grace: Duration::from_millis(50),
-            stop_timeout: Duration::from_millis(100),
-            ..Limits::default()
-        };
-    }
+    let mut hooks = Hooks { scenario: scenario.to_owned(), prepared: 0 };
+    let log_server = spec(Role::LogServer);
+    let first = hooks.prepare(1).unwrap();
+    let mut options = MasterOptions::new(vec![log_server], first).unwrap();
     options.control =
         std::env::var_os(CONTROL).map(|path| ControlSocket::bind(&PathBuf::from(path)).unwrap());
-    let code = Master::new(signals, options, Hooks).run().unwrap();
+    finish(Master::new(signals, options, hooks).run().unwrap())
+}
+
+/// Goes on where the image before was.
+pub(crate) fn play_successor(mut taken: Box<TakenOver>) -> ExitCode {
+    let signals = Signals::block().unwrap();
+    tracing::subscriber::set_global_default(Lines).unwrap();
+    let scenario = taken.hooks()["scenario"].as_str().unwrap().to_owned();
+    let back = if taken.is_reverted() { " again" } else { "" };
+    say(&format!("master {} takes over{back}", id()));
+    if scenario.contains("confused") && !taken.is_reverted() {
+        let error = taken.revert("the successor is confused");
+        panic!("{error}");
+    }
+    let hooks = Hooks { scenario, prepared: 1 };
+    let master = Master::resume(signals, &mut taken, hooks).unwrap();
+    drop(taken);
+    finish(master.go_on().unwrap())
+}
+
+fn finish(code: u8) -> ExitCode {
     say(&format!("master ends {code}"));
     ExitCode::from(code)
 }
 
-struct Hooks;
+fn spec(role: Role) -> ChildSpec {
+    let greeting = Arc::new(shared::sealed_bytes("greeting", b"hello").unwrap());
+    ChildSpec::new(role).fd("greeting", Arc::clone(&greeting)).covered_fd(format!("own:{role}"), greeting)
+}
+
+struct Hooks {
+    scenario: String,
+    /// How many generations were prepared before.
+    prepared: u32,
+}
+
+impl Hooks {
+    fn has(&self, word: &str) -> bool {
+        self.scenario.split(' ').any(|it| it == word)
+    }
+}
 
 impl MasterHooks for Hooks {
     fn on_ready(&mut self, snapshot: &Snapshot) {
@@ -58,8 +83,13 @@ impl MasterHooks for Hooks {
 
     fn on_control(&mut self, request: &[u8], snapshot: &Snapshot) -> ControlAnswer {
         match request {
-            b"stop" => ControlAnswer { body: b"stopping\n".to_vec(), signal: Some(Signal::TERM) },
-            b"big" => vec![b'x'; 3_000_000].into(),
+            b"stop" => ControlAnswer::Signal { body: b"stopping\n".to_vec(), signal: Signal::TERM },
+            b"big" => ControlAnswer::Now(vec![b'x'; 3_000_000]),
+            b"reload" => ControlAnswer::Begin(Begin::Reload),
+            b"upgrade" => ControlAnswer::Begin(Begin::Upgrade),
+            b"replace" => ControlAnswer::Begin(Begin::Replace(0)),
+            b"pause" => ControlAnswer::Accept { body: b"paused\n".to_vec(), worker: 0, accepts: false },
+            b"ask" => ControlAnswer::Ask { text: "how are you".to_owned(), whom: Whom::Workers },
             _ => {
                 let mut text = String::new();
                 for child in &snapshot.children {
@@ -68,9 +98,62 @@ impl MasterHooks for Hooks {
                         (child.role, child.state, child.restarts, &child.status);
                     writeln!(text, "{role} {state} restarts={restarts} exit={exit} status={status}").unwrap();
                 }
-                text.into_bytes().into()
+                ControlAnswer::Now(text.into_bytes())
             }
         }
+    }
+
+    fn on_answers(&mut self, request: &[u8], answers: &[ChildAnswer]) -> Vec<u8> {
+        assert_eq!(request, b"ask");
+        let text = |it: &ChildAnswer| {
+            let answer =
+                it.answer.as_ref().map_or("nothing".into(), |answer| String::from_utf8_lossy(answer));
+            format!("{} says {answer}\n", it.role)
+        };
+        answers.iter().map(text).collect::<String>().into_bytes()
+    }
+
+    fn prepare(&mut self, generation: u32) -> Result<Plan, String> {
+        if self.has("refusing") && self.prepared > 0 {
+            return Err("line 3: no".to_owned());
+        }
+        self.prepared += 1;
+        let mut limits = Limits::default();
+        if self.has("impatient") {
+            limits = Limits {
+                shutdown_timeout: Duration::from_millis(100),
+                shutdown_grace: Duration::from_millis(50),
+                stop_timeout: Duration::from_millis(100),
+                ..limits
+            };
+        }
+        let of_generation = |mut child: ChildSpec| {
+            child.env.push((GENERATION.into(), generation.to_string().into()));
+            child
+        };
+        let children = [0, 1].map(|index| of_generation(spec(Role::Worker(index))));
+        Ok(Plan { children: children.into(), limits, ..Plan::default() })
+    }
+
+    fn on_committed(&mut self, generation: u32) {
+        say(&format!("master commits {generation}"));
+    }
+
+    fn on_forgotten(&mut self, generation: u32) {
+        say(&format!("master forgets {generation}"));
+    }
+
+    fn on_done(&mut self, operation: Operation, outcome: Result<u32, &str>) -> Vec<u8> {
+        let text = match outcome {
+            Ok(generation) => format!("{operation:?} done, generation {generation}\n"),
+            Err(why) => format!("{operation:?} failed: {why}\n"),
+        };
+        say(&format!("master: {}", text.trim_end()));
+        text.into_bytes()
+    }
+
+    fn freeze<'a>(&'a self, _: &mut Bundle<'a>) -> Result<serde_json::Value, String> {
+        Ok(serde_json::json!({ "scenario": self.scenario }))
     }
 
     fn on_reopen(&mut self) {
@@ -91,7 +174,15 @@ pub(crate) fn play_child(mut child: Child) -> ExitCode {
     let scenario = std::env::var(SCENARIO).unwrap();
     let has = |word: &str| scenario.split(' ').any(|it| it == word);
     let tell = |what: &str| say(&format!("{role} {} {what}", id()));
+    let generation = std::env::var(GENERATION).unwrap_or_default();
     tell("begins");
+    if role == Role::Probe {
+        return play_probe(&child, has("unprobable"));
+    }
+    if has("growing-worse") && generation == "2" && role == Role::Worker(1) {
+        child.failed("no root").unwrap();
+        return ExitCode::FAILURE;
+    }
     if role == Role::Worker(1) {
         if has("misconfigured") {
             return ExitCode::from(2);
@@ -120,11 +211,25 @@ pub(crate) fn play_child(mut child: Child) -> ExitCode {
                 break;
             }
             // As a signal it is followed by the message, which knows the time.
-            ChildEvent::Quit { timeout: None } => tell("quit by signal"),
-            ChildEvent::Quit { timeout: Some(timeout) } => {
+            ChildEvent::Quit(Within::Configured) => tell("quit by signal"),
+            ChildEvent::Quit(Within::Time(timeout)) => {
                 tell(&format!("quit within {timeout:?}"));
                 break;
             }
+            ChildEvent::Quit(Within::Drain(None)) => {
+                tell("quit without limit");
+                break;
+            }
+            ChildEvent::Quit(Within::Drain(Some(timeout))) => {
+                tell(&format!("drains for {timeout:?}"));
+                break;
+            }
+            ChildEvent::Ping => child.pong().unwrap(),
+            ChildEvent::Cover { slot, fds } => tell(&covers(slot, &fds)),
+            ChildEvent::Uncover { slot } => tell(&format!("uncovers {slot}")),
+            ChildEvent::Pause => tell("pauses"),
+            ChildEvent::Resume => tell("resumes"),
+            ChildEvent::Ask { ticket, .. } => child.answer(ticket, b"well").unwrap(),
             ChildEvent::Reopen => tell("reopens"),
             ChildEvent::MasterGone => {
                 tell("misses its master");
@@ -135,6 +240,16 @@ pub(crate) fn play_child(mut child: Child) -> ExitCode {
     }
     tell("ends");
     ExitCode::SUCCESS
+}
+
+fn covers(slot: u32, fds: &[(String, OwnedFd)]) -> String {
+    let names: Vec<&str> = fds.iter().map(|(name, _)| name.as_str()).collect();
+    format!("covers {slot} by {}", names.join(" "))
+}
+
+fn play_probe(child: &Child, fails: bool) -> ExitCode {
+    child.ready().unwrap();
+    if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn check_inheritance(child: &mut Child) {

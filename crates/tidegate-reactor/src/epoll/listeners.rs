@@ -2,6 +2,9 @@
 //!
 //! Registered level-triggered, so that what a bounded batch leaves in the queue is reported again. Invariant: a paused
 //! listener is not registered, so it brings no event whatever waits in its queue.
+//!
+//! An id is used again once its listener was given up. An event of that one that was waited for in the same turn is then
+//! taken for the new one's, which only finds nothing to accept.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,7 +18,7 @@ use crate::{AcceptError, ListenerId, PeerAddress};
 
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// By id; an id is not used again.
+    /// By id.
     places: Vec<Option<Listener>>,
     reserve: Reserve,
 }
@@ -40,9 +43,14 @@ impl Listeners {
         shared: bool,
         word: impl FnOnce(ListenerId) -> EventData,
     ) -> Result<ListenerId, Errno> {
-        let id = ListenerId(u32::try_from(self.places.len()).map_err(|_| Errno::NOSPC)?);
+        let at = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        let id = ListenerId(u32::try_from(at).map_err(|_| Errno::NOSPC)?);
         control::add(epoll, &socket, word(id), accept_flags(shared))?;
-        self.places.push(Some(Listener { socket, paused: false, shared }));
+        let listener = Some(Listener { socket, paused: false, shared });
+        match self.places.get_mut(at) {
+            Some(place) => *place = listener,
+            None => self.places.push(listener),
+        }
         Ok(id)
     }
 

@@ -25,7 +25,7 @@ const ACCEPT_BATCH: u32 = 64;
 
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// By id; an id is not used again.
+    /// By id, which is used again when its listener was given up and nothing more can come of it.
     places: Vec<Listener>,
     /// Some listener's accept is to be looked at before the next wait.
     unsynced: bool,
@@ -54,15 +54,20 @@ impl Listeners {
     }
 
     pub(super) fn add(&mut self, socket: OwnedFd) -> Result<ListenerId, Errno> {
-        let id = ListenerId(u32::try_from(self.places.len()).map_err(|_| Errno::NOSPC)?);
-        self.places.push(Listener {
+        let at = self.places.iter().position(Listener::is_over).unwrap_or(self.places.len());
+        let id = ListenerId(u32::try_from(at).map_err(|_| Errno::NOSPC)?);
+        let listener = Listener {
             socket: Some(socket),
             paused: false,
             armed: false,
             accepted: VecDeque::new(),
             failure: None,
             reported: 0,
-        });
+        };
+        match self.places.get_mut(at) {
+            Some(place) => *place = listener,
+            None => self.places.push(listener),
+        }
         self.unsynced = true;
         Ok(id)
     }
@@ -199,6 +204,18 @@ impl Listeners {
         accepting::accept(socket, SocketFlags::empty())
     }
 
+    pub(super) fn take_accepted(
+        &mut self,
+        ring: &mut Ring,
+        id: ListenerId,
+    ) -> Result<(OwnedFd, PeerAddress), AcceptError> {
+        self.pull(ring, id);
+        let listener = self.places.get_mut(id.0 as usize);
+        let socket = listener.and_then(|listener| listener.accepted.pop_front()).ok_or(AcceptError::Empty)?;
+        self.waiting -= 1;
+        with_peer(socket)
+    }
+
     /// See [`Reserve::refuse_one`].
     pub(super) fn refuse_one(
         &mut self,
@@ -225,7 +242,12 @@ impl Listener {
             self.paused |= matches!(error, AcceptError::Broken(_));
             return Some(Err(error));
         };
-        Some(peer_of(&socket).map(|peer| (socket, peer)).map_err(AcceptError::Lost))
+        Some(with_peer(socket))
+    }
+
+    /// Whether it was given up, and nothing more can come of it.
+    fn is_over(&self) -> bool {
+        self.socket.is_none() && !self.armed && self.accepted.is_empty() && self.failure.is_none()
     }
 }
 
@@ -236,6 +258,7 @@ fn is_waited_for(listener: impl AsFd) -> bool {
 }
 
 /// A multishot accept brings no addresses, so each connection is asked for its own.
-fn peer_of(socket: &OwnedFd) -> Result<PeerAddress, Errno> {
-    Ok(accepted_peer(socket)?.map_or(PeerAddress::Unix, PeerAddress::Inet))
+fn with_peer(socket: OwnedFd) -> Result<(OwnedFd, PeerAddress), AcceptError> {
+    let peer = accepted_peer(&socket).map_err(AcceptError::Lost)?;
+    Ok((socket, peer.map_or(PeerAddress::Unix, PeerAddress::Inet)))
 }

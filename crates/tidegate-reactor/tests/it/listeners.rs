@@ -16,6 +16,8 @@ with_each_backend!(
     what_is_no_longer_listened_to_brings_nothing_and_stays_open_for_its_other_holders,
     a_shared_socket_serves_each_peer_once,
     a_queue_can_be_emptied_by_hand,
+    what_was_accepted_before_a_pause_can_be_taken,
+    the_ids_of_listeners_that_were_given_up_are_used_again,
     a_refused_peer_gets_the_answer_and_the_end,
     a_waker_ends_the_wait_of_another_thread_every_time,
     a_wait_lasts_until_its_deadline,
@@ -137,6 +139,59 @@ fn a_queue_can_be_emptied_by_hand(backend: Backend) {
         assert_eq!(address, PeerAddress::Inet(peer.local_addr().unwrap()));
     }
     assert!(matches!(bench.reactor.accept_now(bench.listener), Err(AcceptError::Empty)));
+}
+
+fn what_was_accepted_before_a_pause_can_be_taken(backend: Backend) {
+    let mut bench = Bench::new(backend);
+    let clients: Vec<_> = (0..100).map(|_| client(bench.address)).collect();
+    let mut expected: Vec<_> = clients.iter().map(|c| c.local_addr().unwrap().port()).collect();
+    let mut seen = Vec::new();
+    let mut see = |peer| {
+        let PeerAddress::Inet(peer) = peer else { panic!("{peer:?}") };
+        seen.push(peer.port());
+    };
+    // One turn reports less than all of them.
+    bench.reactor.wait_for(Duration::from_secs(5));
+    while let Some(completion) = bench.reactor.next() {
+        let Completion::Accepted { peer, .. } = completion else { panic!("{completion:?}") };
+        see(peer);
+    }
+    bench.reactor.pause_accept(bench.listener);
+    while let Ok((_, peer)) = bench.reactor.take_accepted(bench.listener) {
+        see(peer);
+    }
+    assert_eq!(bench.reactor.take_accepted(bench.listener).err(), Some(AcceptError::Empty));
+    while let Ok((_, peer)) = bench.reactor.accept_now(bench.listener) {
+        see(peer);
+    }
+    seen.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+}
+
+fn the_ids_of_listeners_that_were_given_up_are_used_again(backend: Backend) {
+    let mut bench = Bench::new(backend);
+    for _ in 0..20 {
+        let (socket, address) = listener();
+        let id = bench.reactor.listen(socket.into(), false).unwrap();
+        assert_ne!(id, bench.listener);
+        assert!(id.0 < 8, "{id:?}");
+        let _peer = client(address);
+        until(&mut bench.reactor, |_, completion| {
+            assert!(
+                matches!(completion, Completion::Accepted { listener, .. } if listener == id),
+                "{completion:?}"
+            );
+            Some(())
+        });
+        bench.reactor.unlisten(id);
+    }
+    let peer = client(bench.address);
+    let address = until(&mut bench.reactor, |_, completion| match completion {
+        Completion::Accepted { listener, peer, .. } if listener == bench.listener => Some(peer),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(address, PeerAddress::Inet(peer.local_addr().unwrap()));
 }
 
 fn a_refused_peer_gets_the_answer_and_the_end(backend: Backend) {

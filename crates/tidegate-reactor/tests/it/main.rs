@@ -34,3 +34,5 @@ mod rest;
 mod support;
 #[cfg(test)]
 mod uring;
+#[cfg(test)]
+mod watch;

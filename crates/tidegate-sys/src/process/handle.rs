@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use crate::signal::{self, Signal};
@@ -48,6 +49,21 @@ pub struct Process {
 }
 
 impl Process {
+    /// The handle of a child that this process has, by its number: one that an earlier program in this process started
+    /// (see [`Replace`](super::Replace)), whether it runs or has ended and was not waited for.
+    ///
+    /// # Errors
+    ///
+    /// `ECHILD` when the process is not a child of ours, `ESRCH` when there is none, `EINVAL` for 0.
+    pub fn adopt(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+        let process = Self::of_child(pid)?;
+        // Asks, and takes nothing away: an end that is waited for later is still there.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        retry_on_intr(|| waitid(WaitId::PidFd(process.pidfd.as_fd()), options))?;
+        Ok(process)
+    }
+
     /// The handle of a child that has not been waited for.
     pub(crate) fn of_child(pid: Pid) -> io::Result<Self> {
         // No race: the number cannot be given to another process before this one has been reaped, which is our part.
@@ -94,12 +110,7 @@ impl Process {
 
     fn waitid(&self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
         let options = options | WaitIdOptions::EXITED;
-        let status = loop {
-            match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other?,
-            }
-        };
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options))?;
         Ok(status.and_then(|status| match (status.exit_status(), status.terminating_signal()) {
             // wait(2) keeps the low eight bits of what was given to exit(3), so this always fits.
             (Some(code), _) => Some(ExitStatus::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))),
@@ -112,5 +123,21 @@ impl Process {
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_is_adopted() {
+        // The parent of the test is surely no child of it.
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get().cast_unsigned();
+        let error = Process::adopt(parent).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+        for none in [0, u32::MAX] {
+            assert_eq!(Process::adopt(none).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What a process finds that was started by a [`Spawn`](super::Spawn).
+//! What a process finds that was started by a [`Spawn`](super::Spawn) or became this program by a
+//! [`Replace`](super::Replace).
 //!
 //! The one invariant: it is taken once, by the process it was meant for, and leaves no trace: no variable in the
 //! environment, no descriptor that a further exec would hand on. What the role and the names mean is decided elsewhere.
@@ -83,7 +84,7 @@ impl Inherited {
 }
 
 /// Makes a descriptor that the parent placed at `number` our own.
-fn adopt((name, number): (String, i32)) -> Result<(String, OwnedFd), InheritError> {
+pub(super) fn adopt((name, number): (String, i32)) -> Result<(String, OwnedFd), InheritError> {
     // SAFETY: the number is not -1, and is only asked for its flags; that it is open is what the question finds out.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let Ok(flags) = fcntl_getfd(borrowed) else { return Err(InheritError::Closed { name, number }) };
@@ -94,20 +95,19 @@ fn adopt((name, number): (String, i32)) -> Result<(String, OwnedFd), InheritErro
     Ok((name, fd))
 }
 
-/// `name=number,name=number`; the numbers rise from [`FIRST_FD`] without a gap, so no two are equal.
+/// `name=number,name=number`; no number is that of a standard stream, and no two are equal.
 fn parse_fds(text: &str) -> Result<Vec<(String, i32)>, InheritError> {
-    let parts = text.split(',').filter(|part| !part.is_empty());
-    parts
-        .zip(FIRST_FD..)
-        .map(|(part, expected)| {
-            let entry = part.rsplit_once('=').filter(|(name, _)| !name.is_empty());
-            let entry = entry.and_then(|(name, number)| Some((name, number.parse::<i32>().ok()?)));
-            match entry {
-                Some((name, number)) if number == expected => Ok((name.to_owned(), number)),
-                _ => Err(InheritError::Malformed(part.to_owned())),
-            }
-        })
-        .collect()
+    let mut fds: Vec<(String, i32)> = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let entry = part.rsplit_once('=').filter(|(name, _)| !name.is_empty());
+        let entry = entry.and_then(|(name, number)| Some((name, number.parse::<i32>().ok()?)));
+        let is_free = |number| number >= FIRST_FD && fds.iter().all(|(_, taken)| *taken != number);
+        match entry {
+            Some((name, number)) if is_free(number) => fds.push((name.to_owned(), number)),
+            _ => return Err(InheritError::Malformed(part.to_owned())),
+        }
+    }
+    Ok(fds)
 }
 
 #[cfg(test)]
@@ -115,16 +115,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_parsed_in_order() {
-        let fds = parse_fds("control=3,listen:web:0=4,metrics=5").unwrap();
+    fn names_and_numbers_are_parsed_in_order() {
+        let fds = parse_fds("control=3,listen:web:0=17,metrics=5").unwrap();
         let names: Vec<_> = fds.iter().map(|(name, number)| (name.as_str(), *number)).collect();
-        assert_eq!(names, [("control", 3), ("listen:web:0", 4), ("metrics", 5)]);
+        assert_eq!(names, [("control", 3), ("listen:web:0", 17), ("metrics", 5)]);
         assert!(parse_fds("").unwrap().is_empty());
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["control", "=3", "a=3,b=3", "a=4", "a=x", "a=-1", "a=2", "a=3,b=99999999999"] {
+        for text in ["control", "=3", "a=3,b=3", "a=5,b=4,c=5", "a=x", "a=-1", "a=2", "a=3,b=99999999999"] {
             assert!(matches!(parse_fds(text), Err(InheritError::Malformed(_))), "{text}");
         }
     }

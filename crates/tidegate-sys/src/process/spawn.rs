@@ -3,18 +3,18 @@
 //! The one invariant: everything that allocates, locks or can wait is done before the fork; behind it stand bare calls of
 //! the system only, and a failure there comes back to the parent through a pipe. It does not wait for the child.
 
-use std::env;
-use std::ffi::{CString, NulError, OsStr, OsString};
+use std::ffi::{NulError, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::{ENV_FDS, ENV_PID, ENV_ROLE, Exe, FIRST_FD, Process, RESERVED_ENV};
+use super::arguments::{Arguments, Told};
+use super::credentials::{Change, Credentials};
+use super::{Exe, FIRST_FD, Process, is_supervision_variable};
 use crate::signal::SignalSet;
 
 /// Why a child was not started. Nothing is left of the attempt.
@@ -48,51 +48,41 @@ pub enum SpawnError {
 /// One child to be started.
 ///
 /// It gets the environment of this process, the standard streams, and the descriptors that are named, at the numbers from
-/// 3 on; everything else is closed. Its title is what `ps` shows (`argv[0]`).
+/// 3 on; everything else is closed. Its title is what `ps` shows (`argv[0]`). What a service manager told this process
+/// about sockets, readiness and watchdog is not for it: those variables are left out.
 #[derive(Debug)]
 pub struct Spawn<'a> {
     exe: &'a Exe,
-    title: OsString,
-    role: String,
-    args: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    fds: Vec<(String, BorrowedFd<'a>)>,
+    told: Told<'a>,
     mask: SignalSet,
+    user: Option<&'a Credentials>,
 }
 
 impl<'a> Spawn<'a> {
     /// A child of this binary, with this title and role, no arguments, no descriptors, and no blocked signals.
     #[must_use]
     pub fn new(exe: &'a Exe, title: impl Into<OsString>, role: impl Into<String>) -> Self {
-        Self {
-            exe,
-            title: title.into(),
-            role: role.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            fds: Vec::new(),
-            mask: SignalSet::empty(),
-        }
+        Self { exe, told: Told::new(title.into(), role.into()), mask: SignalSet::empty(), user: None }
     }
 
     /// Adds arguments behind the title.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
+        self.told.args.extend(args.into_iter().map(Into::into));
         self
     }
 
     /// Adds a variable to the environment, or replaces it.
     #[must_use]
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((key.into(), value.into()));
+        self.told.env.push((key.into(), value.into()));
         self
     }
 
     /// Hands over a descriptor by name; the child gets a duplicate.
     #[must_use]
     pub fn fd(mut self, name: impl Into<String>, fd: BorrowedFd<'a>) -> Self {
-        self.fds.push((name.into(), fd));
+        self.told.fds.push((name.into(), fd));
         self
     }
 
@@ -101,6 +91,14 @@ impl<'a> Spawn<'a> {
     #[must_use]
     pub fn mask(mut self, mask: SignalSet) -> Self {
         self.mask = mask;
+        self
+    }
+
+    /// Lets the child be this user from before its program begins, without any capability and any way to one; see
+    /// [`Credentials`]. The binary must be executable for that user.
+    #[must_use]
+    pub fn user(mut self, user: &'a Credentials) -> Self {
+        self.user = Some(user);
         self
     }
 
@@ -134,100 +132,78 @@ impl<'a> Spawn<'a> {
 
     /// Everything that the child needs, allocated here.
     fn image(&self, report: BorrowedFd<'_>) -> Result<Image, SpawnError> {
-        let c_string = |text: &OsStr| CString::new(text.as_bytes());
-        let args = std::iter::once(&self.title).chain(&self.args);
-        let args = args.map(|arg| c_string(arg)).collect::<Result<Vec<_>, _>>()?;
-        let env = self.environment()?;
-        let env = env.iter().map(|variable| c_string(variable)).collect::<Result<Vec<_>, _>>()?;
-        let mut env: Vec<Vec<u8>> = env.into_iter().map(CString::into_bytes_with_nul).collect();
-        let pointers =
-            |list: Vec<*const libc::c_char>| -> Vec<_> { list.into_iter().chain([ptr::null()]).collect() };
-        let argv = pointers(args.iter().map(|arg| arg.as_ptr()).collect());
-        let envp =
-            pointers(env.iter_mut().map(|variable| variable.as_mut_ptr().cast_const().cast()).collect());
-        let pid_digits = env.last_mut().map_or(ptr::null_mut(), |pid| pid[ENV_PID.len() + 1..].as_mut_ptr());
-        let sources: Vec<RawFd> = self.fds.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+        let change = self.user.map(Credentials::change).transpose();
         Ok(Image {
-            argv,
-            envp,
-            pid_digits,
+            arguments: self.told.arguments(FIRST_FD.., is_supervision_variable)?,
             exe: self.exe.as_fd().as_raw_fd(),
             report: report.as_raw_fd(),
-            sources,
+            sources: self.told.fds.iter().map(|(_, fd)| fd.as_raw_fd()).collect(),
             mask: self.mask,
-            _args: args,
-            _env: env,
+            change: change.map_err(|source| SpawnError::Start { step: "own credentials", source })?,
         })
-    }
-
-    /// The variables of the child. The last one is the pid, of fixed width, filled in by the child itself.
-    fn environment(&self) -> Result<Vec<OsString>, SpawnError> {
-        let mut list = String::new();
-        for ((name, _), number) in self.fds.iter().zip(FIRST_FD..) {
-            if name.is_empty() || name.contains([',', '=']) {
-                return Err(SpawnError::Name(name.clone()));
-            }
-            let comma = if list.is_empty() { "" } else { "," };
-            list.push_str(&format!("{comma}{name}={number}"));
-        }
-        let is_replaced = |key: &OsString| {
-            RESERVED_ENV.iter().any(|reserved| key == reserved) || self.env.iter().any(|(new, _)| new == key)
-        };
-        let kept = env::vars_os().filter(|(key, _)| !is_replaced(key));
-        let own = [(ENV_ROLE, self.role.as_str()), (ENV_FDS, &list), (ENV_PID, NO_PID)];
-        let own = own.map(|(key, value)| (OsString::from(key), OsString::from(value)));
-        let all = kept.chain(self.env.iter().cloned()).chain(own);
-        Ok(all
-            .map(|(mut variable, value)| {
-                variable.push("=");
-                variable.push(value);
-                variable
-            })
-            .collect())
     }
 }
 
-/// What the child works with between fork and exec. The pointers lead into `_args` and `_env`, which are not touched
-/// again as long as it lives.
+/// What the child works with between fork and exec.
 struct Image {
-    argv: Vec<*const libc::c_char>,
-    envp: Vec<*const libc::c_char>,
-    pid_digits: *mut u8,
+    arguments: Arguments,
     exe: RawFd,
     report: RawFd,
     /// The descriptors to be placed from [`FIRST_FD`] on; the child turns each into its safe duplicate.
     sources: Vec<RawFd>,
     mask: SignalSet,
-    _args: Vec<CString>,
-    _env: Vec<Vec<u8>>,
+    change: Option<Change>,
 }
 
 impl Image {
-    /// Arranges descriptors and signals, and becomes the program; a failure is reported, and the child ends.
+    /// Arranges descriptors, credentials and signals, and becomes the program; a failure is reported, and the child ends.
     ///
     /// # Safety
     ///
     /// Only to be called in the child of a fork.
     unsafe fn become_program(&mut self) -> ! {
         // SAFETY: as the caller promises.
-        let failed = unsafe { self.try_become_program() };
-        // SAFETY: errno is a plain integer of this thread.
-        let errno = unsafe { *libc::__errno_location() };
-        let report = [errno.to_ne_bytes(), (failed as i32).to_ne_bytes()];
+        let (failed, errno) = unsafe { self.try_become_program() };
+        let report = [errno.raw_os_error().to_ne_bytes(), (failed as i32).to_ne_bytes()];
         // SAFETY: the buffer is ours; when the parent has gone there is nobody left to be told.
         unsafe { libc::write(self.report, report.as_ptr().cast(), size_of_val(&report)) };
         // SAFETY: ends the child at once, without running what belongs to the parent.
         unsafe { libc::_exit(127) }
     }
 
-    /// Returns the step that failed, with errno set.
+    /// Returns the step that failed.
     ///
     /// # Safety
     ///
     /// Only to be called in the child of a fork.
-    unsafe fn try_become_program(&mut self) -> Step {
-        // SAFETY: points to the ten digits of the last variable, which nobody else sees in this process.
-        unsafe { write_pid(self.pid_digits) };
+    unsafe fn try_become_program(&mut self) -> (Step, Errno) {
+        self.arguments.write_own_pid();
+        // SAFETY: as the caller promises.
+        if let Err(failed) = unsafe { self.arrange_descriptors() } {
+            return failed;
+        }
+        if let Some(change) = &self.change
+            && let Err(failed) = change.make()
+        {
+            return failed;
+        }
+        // SAFETY: the set is initialised.
+        if unsafe { libc::sigprocmask(libc::SIG_SETMASK, self.mask.as_raw(), ptr::null_mut()) } < 0 {
+            return (Step::Mask, last_errno());
+        }
+        let (argv, envp) = (self.arguments.argv(), self.arguments.envp());
+        // SAFETY: both lists end with a null pointer and consist of zero-terminated strings; returns only on failure.
+        unsafe { libc::syscall(libc::SYS_execveat, self.exe, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
+        let step = if self.change.is_some() { Step::ExecAsUser } else { Step::Exec };
+        (step, last_errno())
+    }
+
+    /// Places the named descriptors, and lets exec close everything else.
+    ///
+    /// # Safety
+    ///
+    /// Only to be called in the child of a fork.
+    unsafe fn arrange_descriptors(&mut self) -> Result<(), (Step, Errno)> {
         // Numbers above all the places, so that nothing is overwritten that is still needed.
         let behind =
             FIRST_FD + libc::c_int::try_from(self.sources.len()).unwrap_or(libc::c_int::MAX - FIRST_FD);
@@ -236,14 +212,14 @@ impl Image {
             // SAFETY: makes a new descriptor; nothing of ours is changed by it.
             let high = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, behind) };
             if high < 0 {
-                return Step::Duplicate;
+                return Err((Step::Duplicate, last_errno()));
             }
             *fd = high;
         }
         for (place, source) in (FIRST_FD..).zip(&self.sources) {
             // SAFETY: whatever stood at that place is not needed any more, since its duplicate is above.
             if unsafe { libc::dup2(*source, place) } < 0 {
-                return Step::Place;
+                return Err((Step::Place, last_errno()));
             }
         }
         // Marked to be closed by exec, and not closed here: the binary and the pipe are needed until then. A sibling
@@ -251,51 +227,49 @@ impl Image {
         let (first, last, flags) = (behind.cast_unsigned(), u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // SAFETY: only changes flags of descriptors in this process.
         if unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } < 0 {
-            return Step::CloseRange;
+            return Err((Step::CloseRange, last_errno()));
         }
-        // SAFETY: the set is initialised.
-        if unsafe { libc::sigprocmask(libc::SIG_SETMASK, self.mask.as_raw(), ptr::null_mut()) } < 0 {
-            return Step::Mask;
-        }
-        let (argv, envp) = (self.argv.as_ptr(), self.envp.as_ptr());
-        // SAFETY: both lists end with a null pointer and consist of zero-terminated strings; returns only on failure.
-        unsafe { libc::syscall(libc::SYS_execveat, self.exe, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
-        Step::Exec
+        Ok(())
     }
 }
 
-/// Writes the pid of this process as ten decimal digits.
-///
-/// # Safety
-///
-/// `digits` points to ten writable bytes.
-unsafe fn write_pid(digits: *mut u8) {
-    // SAFETY: getpid(2) cannot fail.
-    let mut rest = unsafe { libc::getpid() }.cast_unsigned();
-    for place in (0..NO_PID.len()).rev() {
-        let digit = b"0123456789"[(rest % 10) as usize];
-        // SAFETY: one of the ten bytes that the caller promises.
-        unsafe { digits.add(place).write(digit) };
-        rest /= 10;
-    }
+fn last_errno() -> Errno {
+    // SAFETY: errno is a plain integer of this thread.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }
 
 /// What the child was at when it failed; its number goes through the pipe.
-#[derive(Clone, Copy)]
-enum Step {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
     Duplicate,
     Place,
     CloseRange,
+    Bounding,
+    Ambient,
+    Groups,
+    GroupId,
+    UserId,
+    Capabilities,
+    NoNewPrivs,
     Mask,
     Exec,
+    ExecAsUser,
 }
 
-const STEP_NAMES: [&str; 5] = [
+const STEP_NAMES: [&str; 13] = [
     "fcntl of an inherited descriptor",
     "dup2 of an inherited descriptor",
     "close_range",
+    "dropping the bounding set of capabilities",
+    "clearing the ambient capabilities",
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "giving up all capabilities",
+    "setting no_new_privs",
     "sigprocmask",
     "exec of the binary",
+    "exec of the binary, which the user of the child must be allowed to execute",
 ];
 
 /// Waits for the program of the child to begin, which closes the pipe, or for the report of its failure.
@@ -324,9 +298,6 @@ fn abandon(pid: Pid, error: SpawnError) -> SpawnError {
     error
 }
 
-/// The value of the pid variable until the child has filled in its own; as wide as any pid.
-const NO_PID: &str = "0000000000";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,13 +324,5 @@ mod tests {
         let error = Spawn::new(&exe, "title", "role").start().unwrap_err();
         let SpawnError::Child { step, source } = error else { panic!("{error:?}") };
         assert_eq!((step, source.kind()), ("exec of the binary", io::ErrorKind::PermissionDenied));
-    }
-
-    #[test]
-    fn the_pid_is_written_in_ten_digits() {
-        let mut digits = *b"xxxxxxxxxx";
-        // SAFETY: ten bytes.
-        unsafe { write_pid(digits.as_mut_ptr()) };
-        assert_eq!(std::str::from_utf8(&digits).unwrap().parse(), Ok(std::process::id()));
     }
 }

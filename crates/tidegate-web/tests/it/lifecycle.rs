@@ -98,3 +98,60 @@ fn a_server_that_retires_ends_what_is_idle_and_finishes_the_rest() {
     in_body.expect_end();
     server.join();
 }
+
+#[test]
+fn a_server_that_drains_answers_once_more_and_then_ends() {
+    let server = Server::start(hello());
+    let mut idle = server.connect();
+    assert_eq!(idle.ask(get("/hello")).status, 200);
+    let mut pipelining = server.connect();
+    assert_eq!(pipelining.ask(get("/hello")).status, 200);
+    let mut silent = server.connect();
+    assert_eq!(silent.ask(get("/hello")).status, 200);
+
+    server.running().quit(Duration::MAX);
+    // Who comes first shows that the server has heard it.
+    let answer = idle.ask(get("/hello"));
+    assert_eq!(answer.status, 200);
+    assert!(answer.closes(), "an idle client is answered once more, and told that this was the last");
+    idle.expect_end();
+    pipelining.send(get("/hello").repeat(5) + "GET /hel");
+    for number in 1..=5 {
+        let answer = pipelining.answer();
+        assert_eq!((answer.status, answer.closes()), (200, false), "answer {number}");
+    }
+    pipelining.send("lo HTTP/1.1\r\nHost: a\r\n\r\n".to_owned() + &get("/hello"));
+    assert_eq!([pipelining.answer().closes(), pipelining.answer().closes()], [false, true]);
+    pipelining.expect_end();
+    assert!(!server.running().is_finished(), "the silent client may stay");
+
+    // Now there is no time any more.
+    server.running().quit(PATIENCE);
+    silent.expect_end();
+    server.join();
+}
+
+#[test]
+fn an_idle_client_of_a_server_that_drains_has_its_keep_alive_time() {
+    let server = Server::start(hello().keep_alive(LONGER));
+    let mut idle = server.connect();
+    assert_eq!(idle.ask(get("/hello")).status, 200);
+    server.running().quit(Duration::MAX);
+    idle.expect_end();
+    server.join();
+}
+
+#[test]
+fn a_request_with_a_body_is_not_the_last_while_another_follows() {
+    let server = Server::start(hello());
+    let mut client = server.connect();
+    assert_eq!(client.ask(get("/hello")).status, 200);
+    server.running().quit(Duration::MAX);
+    client.send(request("POST", "/hello", "Content-Length: 4\r\n") + "abcd" + &get("/hello"));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (405, false));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    client.expect_end();
+    server.join();
+}

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -31,7 +32,8 @@ use super::{Config, build, check, file, overlay, syntax};
 /// assert_eq!(config.process.workers, Count::Exactly(2));
 /// # Ok::<(), tidegate::config::ConfigErrors>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LoadOptions {
     /// `--config FILE`. Without it `tidegate.toml` in the current folder, and without that the built-in
     /// default.

@@ -29,6 +29,7 @@ mod nearest;
 mod origin;
 mod overlay;
 mod reference;
+mod reload;
 mod schema;
 mod syntax;
 mod tree;
@@ -102,6 +103,31 @@ impl Config {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// Where a key got its value, by its name as [`Effective`] has it; `None`: it is the default.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.origins.get(key)
+    }
+
+    /// Whether a reload can replace `running` by this configuration.
+    ///
+    /// # Errors
+    ///
+    /// Every key that differs and needs a restart, with its place.
+    pub fn check_reload(&self, running: &Self) -> Result<(), ConfigErrors> {
+        reload::check(self, running)
+    }
+
+    /// Whether the folders that are to be served are there. The workers open them; this is to tell the place of the
+    /// configuration before any of them has failed.
+    ///
+    /// # Errors
+    ///
+    /// Each that is not a folder, with its place.
+    pub fn check_roots(&self) -> Result<(), ConfigErrors> {
+        reload::check_roots(self)
     }
 
     /// Where the master writes its process id.

@@ -240,29 +240,25 @@ pub(crate) const KEYS: &[Key] = &[
     key("process.workers", Kind::IntOrAuto { min: 0, max: MAX_WORKERS as i64 }, r#""auto""#,
         "Worker processes. `\"auto\"`: one per processor; 0: everything in one process."),
     key("process.accept", Kind::Word(Accept::WORDS), r#""reuseport""#,
-        "How connections come to workers. Unix sockets are always shared.")
-        .now(Now::Except(&[r#""handoff""#])).restart(),
-    key("process.daemon", Kind::Bool, "false", "Leave the terminal and run in the background.")
-        .now(Now::Only(&["false"])).restart(),
+        "How connections come to workers: each has sockets of its own, all poll the same one, or a process accepts and hands them over. Unix sockets are always shared or handed over."),
+    key("process.daemon", Kind::Bool, "false", "Leave the terminal and run in the background, as `tidegate start` does.").restart(),
     key("process.pid_file", Kind::Path { empty: true }, r#""""#, "Where the master writes its process id.")
         .default(Default::Derived("<data_dir>/tidegate.pid")).restart(),
     key("process.control_socket", Kind::Path { empty: true }, r#""""#,
         "The socket of `tidegate status` and the other commands, mode 0600.")
         .default(Default::Derived("<data_dir>/control.sock")).restart(),
     key("process.user", Kind::Text { max: 256 }, r#""""#,
-        "The user that the children become when started as root; the master keeps its own.")
-        .now(Now::Only(&[r#""""#])),
+        "The user that the children become when started as root; the master keeps its own.").restart(),
     key("process.shutdown_timeout", Kind::Duration { min: Duration::ZERO, max: DAY }, r#""30s""#,
         "`QUIT`: what is still open after it is closed with a reason."),
     key("process.shutdown_delay", Kind::Duration { min: Duration::ZERO, max: HOUR }, r#""0s""#,
-        "`/readyz` says 503 this long before accepting stops.").now(Now::Only(&[r#""0s""#])),
+        "`/readyz` says 503 this long before accepting stops."),
     key("process.drain_timeout", Kind::DurationOrOff { max: MONTH }, r#""0s""#,
-        "How long a retired generation may drain; `\"0s\"`: no limit.").now(Now::Only(&[r#""0s""#])),
+        "How long a retired generation may drain; `\"0s\"`: no limit."),
     key("process.max_generations", Kind::Int { min: 1, max: 64 }, "8",
-        "Generations of workers at a time; a reload beyond it waits for the oldest to end.").now(Now::Only(&["8"])),
+        "Generations of workers at a time; a reload beyond it waits for the oldest to end."),
     key("process.hang_timeout", Kind::DurationOrOff { max: HOUR }, r#""30s""#,
-        "A worker whose loop has not turned for this long is replaced; `\"0s\"`: never.")
-        .now(Now::Only(&[r#""30s""#])),
+        "A worker whose loop has not turned for this long is replaced; `\"0s\"`: never."),
     key("process.max_open_files", Kind::IntOrZero { min: 64, max: 1_000_000_000 }, "0",
         "The limit of open descriptors per process; 0: the soft limit is raised to the hard one.").restart(),
 
@@ -350,13 +346,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("log.level", Kind::Levels, r#""info""#,
         "What is kept: a level, and levels for targets: `\"warn,tidegate_web=debug\"`."),
     key("log.dir", Kind::Path { empty: true }, r#""""#, "The folder of the files of JSON lines, and of nothing else.")
-        .default(Default::Derived("<data_dir>/log")),
+        .default(Default::Derived("<data_dir>/log")).restart(),
     key("log.socket", Kind::Path { empty: true }, r#""""#, "Where the log server receives records.")
         .default(Default::Derived("<data_dir>/log.sock")).restart(),
     key("log.max_file_bytes", Kind::Size { min: 4 * KIB, max: TIB }, r#""64MiB""#,
-        "The largest file; the next one is begun then, and each day."),
+        "The largest file; the next one is begun then, and each day.").restart(),
     key("log.max_total_bytes", Kind::Size { min: 4 * KIB, max: 1024 * TIB }, r#""1GiB""#,
-        "All files together; the oldest go first. Not less than `log.max_file_bytes`."),
+        "All files together; the oldest go first. Not less than `log.max_file_bytes`.").restart(),
     key("log.client_buffer", Kind::Size { min: 4 * KIB, max: GIB }, r#""1MiB""#,
         "Records of one process that wait for the log server; further ones are dropped and counted."),
 ];

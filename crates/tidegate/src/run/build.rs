@@ -1,16 +1,19 @@
 //! `Built`: the threads of a worker, put together as the configuration says and not yet started.
 //!
-//! Invariant: either each loop has a socket of each listener, or the acceptor has them all and the loops have none. Nothing
-//! runs here but the threads of the pool.
+//! Invariant: each loop has sockets of its own, or somebody else accepts for all of them: the acceptor of the worker, or
+//! the acceptor's process, whose connections the receiver takes. Nothing runs here but the threads of the pool.
 
 use std::os::fd::OwnedFd;
 
 use tidegate_engine::{
     Acceptor, AcceptorBuilder, AcceptorHandle, Backend, Balance, Budget, Dispatch, EngineConfig, Epoll,
-    EventLoop, HandlerPool, LoopBuilder, LoopHandle, Metrics, ProcessMetrics, Socket, TimerKind, Trigger,
+    EventLoop, HandlerPool, LoopBuilder, LoopHandle, ProcessMetrics, Receiver, ReceiverBuilder,
+    ReceiverHandle, Socket, Sockets, TimerKind, Trigger,
 };
+use tidegate_sys::fd_channel::FdChannel;
 
 use super::threads::Threads;
+use super::worker::Inherited;
 use crate::config;
 use crate::status::StatusSource;
 use crate::{Error, ServerBuilder};
@@ -19,21 +22,45 @@ use crate::{Error, ServerBuilder};
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) loops: Vec<EventLoop>,
-    /// Accepts for the loops, when they do not for themselves.
-    pub(crate) acceptor: Option<Acceptor<Epoll>>,
+    /// Who accepts for the loops, when they do not for themselves.
+    pub(crate) intake: Option<Intake>,
     pub(crate) handles: Handles,
     pub(crate) pool: Option<HandlerPool>,
     /// What the threads are given.
     pub(crate) threads: Threads,
 }
 
-/// Whom to tell that the worker ends.
+/// The thread that has connections for the loops.
 #[derive(Debug)]
-pub(crate) enum Handles {
+pub(crate) enum Intake {
+    /// It accepts them itself.
+    Acceptor(Box<Acceptor<Epoll>>),
+    /// They were accepted by another process.
+    Receiver(Box<Receiver>),
+}
+
+impl Intake {
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.run(),
+            Self::Receiver(receiver) => receiver.run(),
+        }
+    }
+}
+
+/// Whom to tell what.
+#[derive(Debug)]
+pub(crate) struct Handles {
     /// Each loop.
-    Loops(Vec<LoopHandle>),
-    /// The acceptor, which tells the loops when they have all that it has accepted.
+    pub(crate) loops: Vec<LoopHandle>,
+    /// Who is told in their place, and tells them when they have all that there is for them.
+    pub(crate) intake: Option<IntakeHandle>,
+}
+
+#[derive(Debug)]
+pub(crate) enum IntakeHandle {
     Acceptor(AcceptorHandle),
+    Receiver(ReceiverHandle),
 }
 
 /// A listener's socket for whoever accepts from it.
@@ -42,40 +69,67 @@ pub(crate) struct Listening {
     pub(crate) fd: OwnedFd,
     /// Others poll it too, and each connection is to wake one of them.
     pub(crate) shared: bool,
-    /// The real address.
-    pub(crate) address: String,
 }
 
 impl Built {
-    /// Builds the services and loops of worker `index`. `sockets` gives the sockets in a slot of this worker, see
-    /// [`ServerBuilder::slots_per_worker`], in the order of the listeners.
+    /// Builds the services and loops of worker `index`, which has the counters in `places`.
     pub(crate) fn new(
         server: &ServerBuilder,
-        metrics: &Metrics,
+        status: &StatusSource,
+        places: Vec<ProcessMetrics>,
         index: usize,
-        sockets: impl FnMut(usize) -> Result<Vec<Listening>, Error>,
+        inherited: Inherited,
     ) -> Result<Self, Error> {
         let threads = Threads::of_worker(&server.config, index, server.loop_count());
         let pool = start_pool(server, &threads)?;
-        let places = server.layout().of_worker(index).map(|place| metrics.process(place)).collect();
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
-        let plan = Plan { server, metrics, places, pool: pool.as_ref(), threads: &threads, budget };
-        let (loops, acceptor, handles) =
-            if server.has_acceptor() { plan.main_accepts(sockets)? } else { plan.each_accepts(sockets)? };
-        Ok(Self { loops, acceptor, handles, pool, threads })
+        let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
+        let (loops, intake, handles) = if server.hands_over() && !inherited.channels.is_empty() {
+            plan.another_accepts(inherited.channels)?
+        } else if server.has_acceptor() {
+            plan.main_accepts(inherited)?
+        } else {
+            plan.each_accepts(inherited)?
+        };
+        Ok(Self { loops, intake, handles, pool, threads })
+    }
+
+    /// Builds a worker that nobody connects to, to find out whether it can be built.
+    pub(crate) fn without_sockets(
+        server: &ServerBuilder,
+        status: &StatusSource,
+        places: Vec<ProcessMetrics>,
+    ) -> Result<Self, Error> {
+        let threads = Threads::of_worker(&server.config, 0, server.loop_count());
+        let pool = start_pool(server, &threads)?;
+        let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
+        let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
+        let loops = plan.loops_without_sockets()?;
+        let (loops, handles): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
+        Ok(Self { loops, intake: None, handles: Handles { loops: handles, intake: None }, pool, threads })
     }
 
     /// One loop that accepts for itself.
     pub(crate) fn of_loop((event_loop, handle): (EventLoop, LoopHandle), threads: Threads) -> Self {
-        let handles = Handles::Loops(vec![handle]);
-        Self { loops: vec![event_loop], acceptor: None, handles, pool: None, threads }
+        let handles = Handles { loops: vec![handle], intake: None };
+        Self { loops: vec![event_loop], intake: None, handles, pool: None, threads }
+    }
+
+    /// Nothing but an acceptor.
+    pub(crate) fn of_acceptor(
+        (acceptor, handle): (Acceptor<Epoll>, AcceptorHandle),
+        threads: Threads,
+    ) -> Self {
+        let handles = Handles { loops: Vec::new(), intake: Some(IntakeHandle::Acceptor(handle)) };
+        let intake = Some(Intake::Acceptor(Box::new(acceptor)));
+        Self { loops: Vec::new(), intake, handles, pool: None, threads }
     }
 }
 
 /// What the loops of a worker are made from.
 struct Plan<'a> {
     server: &'a ServerBuilder,
-    metrics: &'a Metrics,
+    status: &'a StatusSource,
     /// Among the counters, in the order of the seats.
     places: Vec<ProcessMetrics>,
     pool: Option<&'a HandlerPool>,
@@ -84,74 +138,77 @@ struct Plan<'a> {
     budget: Budget,
 }
 
-type Parts = (Vec<EventLoop>, Option<Acceptor<Epoll>>, Handles);
+type Parts = (Vec<EventLoop>, Option<Intake>, Handles);
 
 impl Plan<'_> {
     /// Loops with sockets of their own.
-    fn each_accepts(
-        &self,
-        mut sockets: impl FnMut(usize) -> Result<Vec<Listening>, Error>,
-    ) -> Result<Parts, Error> {
+    fn each_accepts(&self, mut inherited: Inherited) -> Result<Parts, Error> {
         let (mut loops, mut handles) = (Vec::new(), Vec::new());
         for number in 0..self.server.loop_count() {
-            let (sockets, addresses) = self.engine_sockets(sockets(number)?);
-            let (event_loop, handle) = self.event_loop(number, sockets, &addresses)?;
+            let sockets = self.engine_sockets(inherited.in_slot(self.server.listeners.len(), number));
+            let (event_loop, handle) = self.event_loop(number, sockets)?;
             loops.push(event_loop);
             handles.push(handle);
         }
-        Ok((loops, None, Handles::Loops(handles)))
+        Ok((loops, None, Handles { loops: handles, intake: None }))
     }
 
     /// Loops without sockets, and an acceptor that has them.
-    fn main_accepts(
-        &self,
-        mut sockets: impl FnMut(usize) -> Result<Vec<Listening>, Error>,
-    ) -> Result<Parts, Error> {
-        let (sockets, addresses) = self.engine_sockets(sockets(0)?);
-        let (mut loops, mut handles) = (Vec::new(), Vec::new());
-        for number in 0..self.server.loop_count() {
-            let none = sockets.iter().map(|_| Socket::handed_over()).collect();
-            let (event_loop, handle) = self.event_loop(number, none, &addresses)?;
-            loops.push(event_loop);
-            handles.push(handle);
-        }
+    fn main_accepts(&self, mut inherited: Inherited) -> Result<Parts, Error> {
+        let sockets = self.engine_sockets(inherited.in_slot(self.server.listeners.len(), 0));
+        let (loops, handles): (Vec<_>, Vec<_>) = self.loops_without_sockets()?.into_iter().unzip();
         let own = self.places[self.server.loop_count()].clone();
-        let mut builder = AcceptorBuilder::new(balance(self.server), handles).metrics(own);
-        for (listener, socket) in self.server.listeners.iter().zip(sockets) {
-            builder = builder.listen(&listener.name, socket);
+        let mut builder = AcceptorBuilder::new(balance(self.server), handles.clone()).metrics(own);
+        for (listener, sockets) in self.server.listeners.iter().zip(sockets) {
+            builder = builder.listen(&listener.name, sockets);
         }
         let (acceptor, handle) = builder.build().map_err(Error::Service)?;
-        Ok((loops, Some(acceptor), Handles::Acceptor(handle)))
+        let handles = Handles { loops: handles, intake: Some(IntakeHandle::Acceptor(handle)) };
+        Ok((loops, Some(Intake::Acceptor(Box::new(acceptor))), handles))
     }
 
-    /// The sockets with their options, and their real addresses.
-    fn engine_sockets(&self, sockets: Vec<Listening>) -> (Vec<Socket>, Vec<String>) {
-        let with_options = self.server.listeners.iter().zip(sockets).map(|(listener, socket)| {
-            let Listening { fd, shared, address } = socket;
-            let socket = if shared { Socket::shared(fd) } else { Socket::own(fd) };
-            (socket.nodelay(listener.options.tcp.nodelay), address)
+    /// Loops without sockets, and a receiver of what another process accepts.
+    fn another_accepts(&self, channels: Vec<OwnedFd>) -> Result<Parts, Error> {
+        let (loops, handles): (Vec<_>, Vec<_>) = self.loops_without_sockets()?.into_iter().unzip();
+        let own = self.places[self.server.loop_count()].clone();
+        let mut builder = ReceiverBuilder::new(balance(self.server), handles.clone()).metrics(own);
+        for channel in channels {
+            let channel = FdChannel::from_fd(channel).map_err(Error::system("taking a channel"))?;
+            builder = builder.channel(channel);
+        }
+        let (receiver, handle) = builder.build().map_err(Error::Service)?;
+        let handles = Handles { loops: handles, intake: Some(IntakeHandle::Receiver(handle)) };
+        Ok((loops, Some(Intake::Receiver(Box::new(receiver))), handles))
+    }
+
+    fn loops_without_sockets(&self) -> Result<Vec<(EventLoop, LoopHandle)>, Error> {
+        let none = || self.server.listeners.iter().map(|_| Socket::handed_over().into()).collect();
+        (0..self.server.loop_count()).map(|number| self.event_loop(number, none())).collect()
+    }
+
+    /// The sockets with their options, by listener.
+    fn engine_sockets(&self, sockets: Vec<Vec<Listening>>) -> Vec<Sockets> {
+        let with_options = self.server.listeners.iter().zip(sockets).map(|(listener, sockets)| {
+            let of = |Listening { fd, shared }| {
+                let socket = if shared { Socket::shared(fd) } else { Socket::own(fd) };
+                socket.nodelay(listener.options.tcp.nodelay)
+            };
+            sockets.into_iter().map(of).collect::<Vec<Socket>>().into()
         });
-        with_options.unzip()
+        with_options.collect()
     }
 
     /// Builds the services and the loop around them.
-    fn event_loop(
-        &self,
-        number: usize,
-        sockets: Vec<Socket>,
-        addresses: &[String],
-    ) -> Result<(EventLoop, LoopHandle), Error> {
+    fn event_loop(&self, number: usize, sockets: Vec<Sockets>) -> Result<(EventLoop, LoopHandle), Error> {
         let server = self.server;
-        let listeners = server.listener_metas(addresses.iter().map(String::as_str));
-        let status = StatusSource { metrics: self.metrics.clone(), listeners, layout: server.layout() };
         let builder = LoopBuilder::new(engine_config(server)).metrics(self.places[number].clone());
         let builder = builder.budget(&self.budget);
         let mut builder = builder.threads(self.threads.pool_config(pool_threads(server)));
         if let Some(pool) = self.pool {
             builder = builder.pool(pool);
         }
-        for (listener, socket) in server.listeners.iter().zip(sockets) {
-            builder = builder.listen_boxed(&listener.name, socket, (listener.factory)(&status));
+        for (listener, sockets) in server.listeners.iter().zip(sockets) {
+            builder = builder.listen_boxed(&listener.name, sockets, (listener.factory)(self.status));
         }
         builder.build().map_err(Error::Service)
     }
@@ -189,7 +246,7 @@ fn engine_config(server: &ServerBuilder) -> EngineConfig {
     }
 }
 
-fn balance(server: &ServerBuilder) -> Balance {
+pub(crate) fn balance(server: &ServerBuilder) -> Balance {
     match server.config.engine.balance {
         config::Balance::RoundRobin => Balance::RoundRobin,
         config::Balance::LeastConnections => Balance::LeastConnections,

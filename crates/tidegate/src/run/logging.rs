@@ -8,33 +8,95 @@ use tidegate_log::{
     ClientOptions, Levels, LogClient, LogTo, Resource, SharedStore, StderrMode, Store, StoreOptions,
 };
 
-use crate::Error;
-use crate::config::Config;
+use tidegate_process::Child;
 
-/// The only generation so far; a reload will start the next.
-pub(crate) const GENERATION: u64 = 1;
+use super::control;
+use super::worker::{chain, tell};
+use crate::config::Config;
+use crate::{Error, ServerBuilder};
+
 /// How long a process that ends waits for its last records to be stored.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts to log to the log server.
-pub(crate) fn to_server(config: &Config, role: &str) -> Result<LogClient, Error> {
-    install(config, role, LogTo::Socket(config.log_socket()))
+pub(crate) fn to_server(config: &Config, role: &str, generation: u32) -> Result<LogClient, Error> {
+    install(config, role, generation, LogTo::Socket(config.log_socket()))
+}
+
+/// Starts to log, in a child of a server that logs at all.
+pub(crate) fn of_child(
+    server: &ServerBuilder,
+    role: &str,
+    generation: u32,
+) -> Result<Option<LogClient>, Error> {
+    match server.operated {
+        true => to_server(&server.config, role, generation).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Tells the master that a child serves. Standard error of a daemon's child is the pipe to its starter, which nobody reads
+/// from now on.
+pub(crate) fn ready(server: &ServerBuilder, child: &Child) -> Result<(), Error> {
+    child.ready().map_err(Error::system("telling the master"))?;
+    match server.config.process.daemon {
+        true => tidegate_sys::daemon::discard_stderr().map_err(Error::system("opening /dev/null")),
+        false => Ok(()),
+    }
+}
+
+/// Says why a child ends, if it failed, to the log and to the master; and has its last records stored.
+pub(crate) fn end_of_child(child: &Child, what: &str, outcome: &Result<(), Error>, log: Option<LogClient>) {
+    if let Err(error) = outcome {
+        let error = chain(error);
+        tracing::error!(error, "{what}");
+        tell(child.failed(&error));
+    }
+    if let Some(log) = log {
+        let _ = log.close(FLUSH_TIMEOUT);
+    }
+}
+
+/// Has the level of the configuration, changed by what an operator has said.
+pub(crate) fn set_levels(log: &LogClient, config: &Config, said: &[String]) {
+    let configured = config.log.level.to_string().parse::<Levels>();
+    let levels =
+        configured.and_then(|levels| said.iter().try_fold(levels, |levels, spec| levels.with_target(spec)));
+    match levels {
+        Ok(levels) => log.set_levels(&levels),
+        // Each was checked when it was said.
+        Err(error) => tracing::error!(%error, "the level of the log is not changed"),
+    }
+}
+
+/// Changes the level of a process, and answers whoever asked for it.
+pub(crate) fn answer_level(log: Option<&LogClient>, spec: &str) -> Vec<u8> {
+    let Some(log) = log else { return control::error("this program logs by itself") };
+    match log.levels().with_target(spec) {
+        Ok(levels) => {
+            log.set_levels(&levels);
+            control::done()
+        }
+        Err(error) => control::error(&error.to_string()),
+    }
 }
 
 /// Starts to log into a store of this process, which is returned too.
 pub(crate) fn to_store(config: &Config, role: &str) -> Result<(LogClient, SharedStore), Error> {
+    // What is stored belongs to no generation.
+    let generation: u32 = 0;
     let options = StoreOptions {
         max_file_bytes: config.log.max_file_bytes.get(),
         max_total_bytes: config.log.max_total_bytes.get(),
-        ..StoreOptions::new(config.log_dir(), Resource::this_process(role, GENERATION))
+        ..StoreOptions::new(config.log_dir(), Resource::this_process(role, generation.into()))
     };
     let store = Store::open(options).map_err(|error| Error::Service(error.into()))?;
     let store = SharedStore::new(store);
-    let client = install(config, role, LogTo::Store(store.clone()))?;
+    let client = install(config, role, generation, LogTo::Store(store.clone()))?;
     Ok((client, store))
 }
 
-fn install(config: &Config, role: &str, to: LogTo) -> Result<LogClient, Error> {
+fn install(config: &Config, role: &str, generation: u32, to: LogTo) -> Result<LogClient, Error> {
     let levels: Levels =
         config.log.level.to_string().parse().map_err(|error: tidegate_log::LevelsError| {
             // The configuration has checked it, so the two readers disagree, which is a bug.
@@ -42,9 +104,9 @@ fn install(config: &Config, role: &str, to: LogTo) -> Result<LogClient, Error> {
         })?;
     let options = ClientOptions {
         levels,
-        stderr: StderrMode::Always,
+        stderr: if config.process.daemon { StderrMode::WhenAway } else { StderrMode::Always },
         ring_bytes: config.log.client_buffer.as_usize(),
-        ..ClientOptions::new(to, Resource::this_process(role, GENERATION))
+        ..ClientOptions::new(to, Resource::this_process(role, generation.into()))
     };
     let client = tidegate_log::install(options)?;
     tidegate_log::log_panics();

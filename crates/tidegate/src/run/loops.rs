@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_engine::{HandlerPool, ProcessMetrics, ProcessWord};
+use std::os::fd::OwnedFd;
 
-use super::build::{Built, Handles};
+use tidegate_engine::{
+    Acceptor, AcceptorHandle, Epoll, HandlerPool, LoopHandle, ProcessMetrics, ProcessWord, Socket,
+};
+use tidegate_sys::fd_channel::FdChannel;
+
+use super::build::{Built, Handles, IntakeHandle};
 use super::threads::{Started, Threads};
 use crate::Error;
 use crate::layout::Seat;
@@ -22,6 +27,16 @@ pub(crate) struct WorkerLoops {
     pool: Option<HandlerPool>,
 }
 
+/// What a socket of a neighbour is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covered {
+    pub(crate) listener: usize,
+    /// Of the neighbour; the loop with its number takes it.
+    pub(crate) slot: usize,
+    pub(crate) shared: bool,
+    pub(crate) nodelay: bool,
+}
+
 /// A loop or an acceptor on its thread.
 #[derive(Debug)]
 struct Runner {
@@ -33,15 +48,15 @@ struct Runner {
 impl WorkerLoops {
     /// Starts a thread for each loop, and then one for the acceptor; `at_end` is called on each when it has ended.
     pub(crate) fn start(built: Built, at_end: impl Fn() + Clone + Send + 'static) -> Result<Self, Error> {
-        let Built { loops, acceptor, handles, pool, threads } = built;
+        let Built { loops, intake, handles, pool, threads } = built;
         let mut runners = Vec::with_capacity(loops.len() + 1);
         let started = || -> Result<(), Error> {
             for (index, mut event_loop) in loops.into_iter().enumerate() {
                 let run = move || event_loop.run();
                 runners.push(Runner::start(Seat::Loop(index), &threads, run, at_end.clone())?);
             }
-            if let Some(mut acceptor) = acceptor {
-                runners.push(Runner::start(Seat::Acceptor, &threads, move || acceptor.run(), at_end)?);
+            if let Some(mut intake) = intake {
+                runners.push(Runner::start(Seat::Acceptor, &threads, move || intake.run(), at_end)?);
             }
             Ok(())
         };
@@ -61,17 +76,91 @@ impl WorkerLoops {
         }
     }
 
+    /// Starts the thread of an acceptor that hands over to other processes.
+    pub(crate) fn start_acceptor(
+        built: (Acceptor<Epoll>, AcceptorHandle),
+        threads: Threads,
+        at_end: impl Fn() + Clone + Send + 'static,
+    ) -> Result<Self, Error> {
+        Self::start(Built::of_acceptor(built, threads), at_end)
+    }
+
+    /// Each loop.
+    pub(crate) fn loop_handles(&self) -> &[LoopHandle] {
+        &self.handles.loops
+    }
+
+    /// Stops accepting, and ends when the connections have; [`Duration::MAX`]: however long that takes.
     pub(crate) fn quit(&self, grace: Duration) {
-        match &self.handles {
-            Handles::Loops(handles) => handles.iter().for_each(|handle| handle.quit(grace)),
-            Handles::Acceptor(handle) => handle.quit(grace),
+        match &self.handles.intake {
+            None => self.handles.loops.iter().for_each(|handle| handle.quit(grace)),
+            Some(IntakeHandle::Acceptor(handle)) => handle.quit(grace),
+            Some(IntakeHandle::Receiver(handle)) => handle.quit(grace),
         }
     }
 
     pub(crate) fn stop(&self) {
-        match &self.handles {
-            Handles::Loops(handles) => handles.iter().for_each(tidegate_engine::LoopHandle::stop),
-            Handles::Acceptor(handle) => handle.stop(),
+        match &self.handles.intake {
+            None => self.handles.loops.iter().for_each(LoopHandle::stop),
+            Some(IntakeHandle::Acceptor(handle)) => handle.stop(),
+            Some(IntakeHandle::Receiver(handle)) => handle.stop(),
+        }
+    }
+
+    /// Accepts from a socket of an absent neighbour, too.
+    pub(crate) fn adopt(&self, key: u32, covered: Covered, fd: OwnedFd) {
+        let Covered { listener, slot, shared, nodelay } = covered;
+        let socket = if shared { Socket::shared(fd) } else { Socket::own(fd) }.nodelay(nodelay);
+        match &self.handles.intake {
+            None => match self.handles.loops.get(slot % self.handles.loops.len().max(1)) {
+                Some(handle) => handle.adopt(key.into(), listener, socket),
+                None => tracing::warn!("there is no loop to accept for a neighbour"),
+            },
+            Some(IntakeHandle::Acceptor(handle)) => handle.adopt(key.into(), listener, socket),
+            // Connections come through channels, and the master hands no sockets over.
+            Some(IntakeHandle::Receiver(_)) => {
+                tracing::warn!("a socket was handed over where channels are used")
+            }
+        }
+    }
+
+    /// Receives from the channel of an absent neighbour, too.
+    pub(crate) fn adopt_channel(&self, key: u32, fd: OwnedFd) -> Result<(), Error> {
+        match &self.handles.intake {
+            Some(IntakeHandle::Receiver(handle)) => {
+                let channel =
+                    FdChannel::from_fd(fd).map_err(Error::system("taking a neighbour's channel"))?;
+                handle.adopt(key.into(), channel);
+            }
+            _ => tracing::warn!("a channel was handed over where sockets are used"),
+        }
+        Ok(())
+    }
+
+    /// Takes what waits at what was adopted under the key, and lets go of it.
+    pub(crate) fn release(&self, key: u32) {
+        match &self.handles.intake {
+            None => self.handles.loops.iter().for_each(|handle| handle.release(key.into())),
+            Some(IntakeHandle::Acceptor(handle)) => handle.release(key.into()),
+            Some(IntakeHandle::Receiver(handle)) => handle.release(key.into()),
+        }
+    }
+
+    /// Stops accepting for a listener, or for all.
+    pub(crate) fn pause(&self, listener: Option<usize>) {
+        match &self.handles.intake {
+            None => self.handles.loops.iter().for_each(|handle| handle.pause(listener)),
+            Some(IntakeHandle::Acceptor(handle)) => handle.pause(listener),
+            Some(IntakeHandle::Receiver(handle)) => handle.pause(listener),
+        }
+    }
+
+    /// Accepts again.
+    pub(crate) fn resume(&self, listener: Option<usize>) {
+        match &self.handles.intake {
+            None => self.handles.loops.iter().for_each(|handle| handle.resume(listener)),
+            Some(IntakeHandle::Acceptor(handle)) => handle.resume(listener),
+            Some(IntakeHandle::Receiver(handle)) => handle.resume(listener),
         }
     }
 
@@ -158,9 +247,10 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let acceptor = AcceptorBuilder::new(Balance::RoundRobin, handles.clone()).listen("main", socket);
         let (acceptor, handle) = acceptor.build().unwrap();
-        let (acceptor, own) = (Some(acceptor), Handles::Acceptor(handle));
+        let intake = Some(super::super::build::Intake::Acceptor(Box::new(acceptor)));
+        let own = Handles { loops: handles.clone(), intake: Some(IntakeHandle::Acceptor(handle)) };
         let threads = Threads::of_worker(&config, 0, 2);
-        (Built { loops, acceptor, handles: own, pool: None, threads }, handles)
+        (Built { loops, intake, handles: own, pool: None, threads }, handles)
     }
 
     /// Starts them; each end is told to the receiver.

@@ -1,42 +1,79 @@
 //! The master's process: owns the listening sockets, starts the others, and reads no client's bytes.
 //!
 //! Order of a start: configuration (read by the caller), pid file, log, listeners, counters, log server, workers. A stop
-//! is the reverse, the log server last.
+//! is the reverse, the log server last. A reload makes a [`Generation`] beside the one that serves; an upgrade hands all of
+//! this to the next image of the process as JSON and descriptors.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidegate_engine::{Metrics, ProcessWord};
 use tidegate_log::LogClient;
+use tidegate_process::systemd::{ActivatedSockets, Notify};
 use tidegate_process::{
-    ChildSpec, ControlAnswer, ControlSocket, Limits, Master, MasterHooks, MasterOptions, Role, Signals,
-    Snapshot,
+    Bundle, ChildAnswer, ChildSpec, ControlAnswer, ControlSocket, Master, MasterHooks, MasterOptions,
+    Operation, PidFile, Plan, Role, Signals, Snapshot, TakenOver, Unbundled,
 };
-use tidegate_sys::shared::{SharedMemory, sealed_bytes};
 use tidegate_sys::signal::Signal;
 use tidegate_sys::socket::listen_unix;
 
+use super::generation::{Generation, shared_metrics};
+use super::handout::{HANDOUT_FD, Handout, ViewParts, metrics_name};
 use super::log_server::LOG_FD;
 use super::operated::Locked;
-use super::worker::{LISTEN_PREFIX, METRICS_FD, SHARED_SUFFIX, SharedWords, announce, chain};
-use super::{logging, operated};
+use super::worker::{announce, chain};
+use super::{control, limits, logging, operated};
+use crate::config::Config;
 use crate::layout::Layout;
 use crate::server::{OnReady, Ready};
-use crate::sockets::Bound;
-use crate::status::{ProcessState, StatusSource};
+use crate::sockets::{Bound, BoundParts};
+use crate::status::{ListenerMeta, ProcessState, ROLE_MASTER, StatusSource, View};
 use crate::{Error, ServerBuilder};
-
-/// The name under which the configuration is handed over.
-pub(crate) const CONFIG_FD: &str = "config";
 
 /// Runs a server of several processes until it is stopped.
 pub(crate) fn run(server: ServerBuilder, signals: Signals) -> Result<(), Error> {
-    let locked = if server.operated { Some(operated::lock_data_dir(&server.config)?) } else { None };
-    let log = if server.operated { Some(logging::to_server(&server.config, "master")?) } else { None };
+    let locked = if server.operated { Some(operated::lock_data_dir(&server)?) } else { None };
+    let log = if server.operated { Some(logging::to_server(&server.config, "master", 0)?) } else { None };
     let file = server.config.file().map(|file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
-    let outcome = serve(server, signals, log.clone(), locked.as_ref());
+    if let (Some(user), None) = (&server.config.process.user, &server.credentials) {
+        tracing::warn!(
+            user,
+            "process.user has no effect: only a master that is started as root can become another user"
+        );
+    }
+    let config = server.config.clone();
+    let outcome = start(server, signals, log.clone(), locked);
+    end(outcome, log, &config)
+}
+
+/// Goes on where the image before was.
+pub(crate) fn resume(
+    server: ServerBuilder,
+    signals: Signals,
+    mut taken: Box<TakenOver>,
+) -> Result<(), Error> {
+    let hooks = serde_json::from_value(taken.hooks().clone()).map_err(|error| Error::Service(error.into()));
+    let thawed = hooks.and_then(|hooks: FrozenHooks| Hooks::thaw(server, hooks, taken.fds()));
+    let hooks = match thawed {
+        Ok(hooks) => hooks,
+        Err(error) => return Err(Error::Service(taken.revert(&chain(&error)).into())),
+    };
+    let (log, config) = (hooks.log.clone(), hooks.current().server.config.clone());
+    let master = match Master::resume(signals, &mut taken, hooks) {
+        Ok(master) => master,
+        Err(error) => return Err(Error::Service(taken.revert(&error.to_string()).into())),
+    };
+    drop(taken);
+    let outcome = master.go_on().map_err(Error::from).and_then(|code| finish(code, &config));
+    end(outcome, log, &config)
+}
+
+fn end(outcome: Result<(), Error>, log: Option<LogClient>, _: &Config) -> Result<(), Error> {
     match &outcome {
         Err(error) => tracing::error!(error = %chain(error), "server failed"),
         Ok(()) => tracing::info!("stopped"),
@@ -47,142 +84,484 @@ pub(crate) fn run(server: ServerBuilder, signals: Signals) -> Result<(), Error> 
     outcome
 }
 
-fn serve(
+fn start(
     mut server: ServerBuilder,
     signals: Signals,
     log: Option<LogClient>,
-    locked: Option<&Locked>,
+    locked: Option<Locked>,
 ) -> Result<(), Error> {
     operated::raise_open_files(&server.config)?;
-    let workers = server.worker_count();
-    let bound = server.bind(workers, locked.map_or(Duration::ZERO, |locked| locked.patience))?;
-    for listener in &bound {
+    let on_ready = server.on_ready.take();
+    let patience = locked.as_ref().map_or(Duration::ZERO, |locked| locked.patience);
+    let mut given = ActivatedSockets::take().map_err(|error| Error::Service(error.into()))?;
+    let notify = Notify::from_env();
+    let first = Generation::new(FIRST, server.again(), None, &mut given, patience)?;
+    for name in given.names() {
+        tracing::warn!(name, "no listener has the name of a socket that was handed over; it is closed");
+    }
+    for listener in &first.bound {
         tracing::info!(listener = listener.name, address = listener.address, "listening");
     }
+    limits::report(&server.config, first.workers);
     let (log_socket, control) = match server.operated {
         true => {
-            let socket = operated::bind_log_socket(&server.config)?;
-            (Some(socket), Some(ControlSocket::bind(&server.config.control_socket())?))
+            let socket = operated::bind_log_socket(&server)?;
+            (Some(Arc::new(socket)), Some(ControlSocket::bind(&server.config.control_socket())?))
         }
         false => (None, None),
     };
-    let places = server.layout().places(usize::try_from(workers).unwrap_or(usize::MAX));
-    let words = Metrics::words_needed(places, server.counted_listeners());
-    let memory = SharedMemory::create("tidegate-metrics", words * size_of::<u64>())
-        .map_err(Error::system("making the counters"))?;
-    let metrics_fd =
-        Arc::new(memory.as_fd().try_clone_to_owned().map_err(Error::system("sharing the counters"))?);
-    let metrics = Metrics::new(Arc::new(SharedWords(memory)), server.counted_listeners());
-    announce(&metrics.process(Layout::MASTER), 0, 0);
-
-    let children = children(&server, &bound, workers, &metrics_fd, log_socket)?;
-    let limits = Limits { shutdown_timeout: server.config.process.shutdown_timeout, ..Limits::default() };
-    let mut options =
-        MasterOptions::new(children).map_err(Error::system("opening the program's own binary"))?;
-    options.limits = limits;
-    if server.operated {
+    let config = server.config.clone();
+    let operated = server.operated;
+    let pid_file = locked.map(|locked| locked.pid_file);
+    let mut hooks = Hooks::new(server, log, pid_file, log_socket, notify)?;
+    hooks.on_ready = on_ready;
+    let mut options = MasterOptions::new(hooks.permanent_specs()?, hooks.plan(first, Vec::new())?)
+        .map_err(Error::system("opening the program's own binary"))?;
+    if operated {
         // Its children look at nothing but what they inherit, and `ps` shows their titles alone.
-        options.args.clear();
+        options.program.child_args.clear();
     }
     options.control = control;
-    let listeners = server.listener_metas(bound.iter().map(|b| b.address.as_str()));
-    let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    let status = StatusSource { metrics, listeners, layout: server.layout() };
-    let hooks = Hooks { status, ready, on_ready: server.on_ready.take(), log, bound };
     let code = Master::new(signals, options, hooks).run()?;
-    if server.operated {
-        operated::remove_log_socket(&server.config);
-    }
+    finish(code, &config)
+}
+
+fn finish(code: u8, _: &Config) -> Result<(), Error> {
     match code {
         0 => Ok(()),
         code => Err(Error::ChildFailed(code)),
     }
 }
 
-/// The log server first, then the workers, each with the descriptors it needs and no other.
-fn children(
-    server: &ServerBuilder,
-    bound: &[Bound],
-    workers: u32,
-    metrics: &Arc<OwnedFd>,
-    log_socket: Option<OwnedFd>,
-) -> Result<Vec<ChildSpec>, Error> {
-    let json = server.config.to_json().map_err(|error| Error::Service(error.into()))?;
-    let config = Arc::new(
-        sealed_bytes("tidegate-config", &json).map_err(Error::system("handing the configuration over"))?,
-    );
-    let common =
-        |role| ChildSpec::new(role).fd(METRICS_FD, Arc::clone(metrics)).fd(CONFIG_FD, Arc::clone(&config));
-    let mut children = Vec::new();
-    if let Some(socket) = log_socket {
-        children.push(common(Role::LogServer).fd(LOG_FD, Arc::new(socket)));
-    }
-    let slots = server.slots_per_worker();
-    for index in 0..workers {
-        let mut child = common(Role::Worker(index));
-        for (number, listener) in bound.iter().enumerate() {
-            let suffix = if listener.shared { SHARED_SUFFIX } else { "" };
-            for slot in 0..slots {
-                let socket = listener.for_slot(usize::try_from(index).unwrap_or(0) * slots + slot);
-                let name = format!("{LISTEN_PREFIX}{number}:{slot}{suffix}");
-                child = child.fd(name, Arc::clone(socket));
-            }
-        }
-        children.push(child);
-    }
-    Ok(children)
+/// What the server is, beside its processes.
+pub(crate) struct Hooks {
+    /// What the next generation is made from, by reading its configuration again.
+    server: ServerBuilder,
+    pub(crate) generations: BTreeMap<u32, Generation>,
+    pub(crate) current: u32,
+    /// The counters of what belongs to no generation.
+    permanent: View,
+    permanent_metrics: Arc<OwnedFd>,
+    log: Option<LogClient>,
+    log_socket: Option<Arc<OwnedFd>>,
+    pid_file: Option<PidFile>,
+    /// Of a master that goes on where another image was, until nothing can fail any more: one that is dropped removes its
+    /// file.
+    left_pid_file: Option<(PathBuf, OwnedFd)>,
+    /// Whether what this removes at its end is its own.
+    is_armed: bool,
+    on_ready: Option<OnReady>,
+    notify: Notify,
+    /// What an operator has said about all processes, and a new one is told first: of listeners, and of the log's level.
+    pub(crate) said: control::Said,
+    is_stopping: bool,
 }
 
-struct Hooks {
-    status: StatusSource,
-    ready: Ready,
-    on_ready: Option<OnReady>,
-    log: Option<LogClient>,
-    bound: Vec<Bound>,
+/// What another image of the process has to know of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FrozenHooks {
+    /// Where the configuration comes from.
+    #[serde(default)]
+    pub(crate) source: serde_json::Value,
+    generations: Vec<FrozenGeneration>,
+    current: u32,
+    permanent: ViewParts,
+    permanent_metrics: usize,
+    log_socket: Option<usize>,
+    pid_file: Option<(PathBuf, usize)>,
+    #[serde(default)]
+    said: control::Said,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FrozenGeneration {
+    number: u32,
+    config: serde_json::Value,
+    workers: u32,
+    bound: Vec<(BoundParts, Vec<usize>)>,
+    view: ViewParts,
+    metrics: usize,
+    is_committed: bool,
 }
 
 impl Hooks {
+    fn new(
+        server: ServerBuilder,
+        log: Option<LogClient>,
+        pid_file: Option<PidFile>,
+        log_socket: Option<Arc<OwnedFd>>,
+        notify: Notify,
+    ) -> Result<Self, Error> {
+        let places = Layout::FIRST_PROCESS + server.processes.len();
+        let listeners: Arc<[ListenerMeta]> = server.log_meta().into_iter().collect();
+        let (metrics, permanent_metrics) = shared_metrics(places, listeners.len())?;
+        announce(&metrics.process(Layout::MASTER), ROLE_MASTER, 0, FIRST, 0);
+        let permanent = View { generation: 0, metrics, listeners, layout: Layout::PERMANENT };
+        Ok(Self {
+            server,
+            generations: BTreeMap::new(),
+            current: 0,
+            permanent,
+            permanent_metrics,
+            log,
+            log_socket,
+            pid_file,
+            left_pid_file: None,
+            is_armed: true,
+            on_ready: None,
+            notify,
+            said: control::Said::default(),
+            is_stopping: false,
+        })
+    }
+
+    fn thaw(server: ServerBuilder, frozen: FrozenHooks, fds: &Unbundled) -> Result<Self, Error> {
+        let missing = || Error::Service("a descriptor is missing".into());
+        let get = |place| fds.get(place).ok_or_else(missing);
+        let take = |place| fds.take(place).ok_or_else(missing);
+        let log = match server.operated {
+            true => Some(logging::to_server(&server.config, "master", frozen.current)?),
+            false => None,
+        };
+        let mut generations = BTreeMap::new();
+        for parts in frozen.generations {
+            let config: Config =
+                serde_json::from_value(parts.config).map_err(|error| Error::Service(error.into()))?;
+            let of_then = server.with_config(config);
+            let mut bound = Vec::new();
+            for (listener, sockets) in parts.bound {
+                let sockets = sockets.into_iter().map(get).collect::<Result<_, _>>()?;
+                bound.push(Bound::of_parts(listener, sockets));
+            }
+            let generation = Generation {
+                number: parts.number,
+                workers: parts.workers,
+                bound,
+                view: parts.view.view(&of_then, take(parts.metrics)?)?,
+                metrics: get(parts.metrics)?,
+                is_committed: parts.is_committed,
+                server: of_then,
+            };
+            generations.insert(parts.number, generation);
+        }
+        let left_pid_file = match frozen.pid_file {
+            Some((path, place)) => Some((path, take(place)?)),
+            None => None,
+        };
+        let permanent_metrics = get(frozen.permanent_metrics)?;
+        let permanent = frozen.permanent.view(&server, take(frozen.permanent_metrics)?)?;
+        Ok(Self {
+            server,
+            generations,
+            current: frozen.current,
+            permanent,
+            permanent_metrics,
+            log,
+            log_socket: frozen.log_socket.map(get).transpose()?,
+            pid_file: None,
+            left_pid_file,
+            is_armed: false,
+            on_ready: None,
+            notify: Notify::from_env(),
+            said: frozen.said,
+            is_stopping: false,
+        })
+    }
+
+    /// The generation that serves, or is about to.
+    pub(crate) fn current(&self) -> &Generation {
+        let newest = || self.generations.values().next_back();
+        self.generations.get(&self.current).or_else(newest).expect("there is a generation from the start on")
+    }
+
+    /// The counters of all generations that are left, the one that serves last.
+    pub(crate) fn status(&self) -> StatusSource {
+        let mut generations: Vec<View> = self.generations.values().map(|it| it.view.clone()).collect();
+        // Its listeners are those that people know.
+        generations.sort_by_key(|view| view.generation == u64::from(self.current));
+        StatusSource { permanent: self.permanent.clone(), generations }
+    }
+
+    /// The children that belong to no generation.
+    fn permanent_specs(&self) -> Result<Vec<ChildSpec>, Error> {
+        let status = StatusSource { permanent: self.permanent.clone(), generations: Vec::new() };
+        let handout = Handout::new(0, &self.server.config, &status).file()?;
+        let common = |role| {
+            ChildSpec::new(role)
+                .fd(HANDOUT_FD, Arc::clone(&handout))
+                .fd(metrics_name(0), Arc::clone(&self.permanent_metrics))
+        };
+        let mut specs = Vec::new();
+        if let Some(socket) = &self.log_socket {
+            specs.push(common(Role::LogServer).fd(LOG_FD, Arc::clone(socket)));
+        }
+        for (process, index) in self.server.processes.iter().zip(0..) {
+            let mut spec = common(Role::Process(index)).fd(super::process::ARGS_FD, process.args_file()?);
+            spec.title = format!("tidegate: {}", process.name);
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+
+    /// Makes the plan of a generation, and keeps it.
+    fn plan(
+        &mut self,
+        generation: Generation,
+        amendments: Vec<tidegate_process::Amendment>,
+    ) -> Result<Plan, Error> {
+        let mut status = self.status();
+        status.generations.push(generation.view.clone());
+        let others = self.generations.values().map(|it| (it.view.generation, Arc::clone(&it.metrics)));
+        let mut metrics: Vec<(u64, Arc<OwnedFd>)> = others.collect();
+        metrics.push((0, Arc::clone(&self.permanent_metrics)));
+        metrics.push((generation.number.into(), Arc::clone(&generation.metrics)));
+        let children = generation.plan(&status, &metrics)?;
+        let plan = Generation::into_plan(children, amendments, &generation.server);
+        self.generations.insert(generation.number, generation);
+        Ok(plan)
+    }
+
+    fn next_generation(&mut self, number: u32) -> Result<Plan, Error> {
+        let server = self.server.reread(&self.current().server.config)?;
+        let next = Generation::new(
+            number,
+            server,
+            Some(self.current()),
+            &mut ActivatedSockets::default(),
+            Duration::ZERO,
+        )?;
+        for bound in &next.bound {
+            if !self.current().bound.iter().any(|it| it.is(&bound.name, &bound.configured)) {
+                tracing::info!(listener = bound.name, address = bound.address, "listening");
+            }
+        }
+        let current = self.current;
+        let amendments = self.generations.get_mut(&current).map(|it| it.grow(&next.bound));
+        self.plan(next, amendments.unwrap_or_default())
+    }
+
+    fn own_place(&self) -> tidegate_engine::ProcessMetrics {
+        self.permanent.metrics.process(Layout::MASTER)
+    }
+
     fn set_state(&self, state: ProcessState) {
-        self.status.metrics.process(Layout::MASTER).set(ProcessWord::State, state as u64);
+        self.own_place().set(ProcessWord::State, state as u64);
+    }
+
+    /// The places of a child among the counters, for what it can no longer enter itself.
+    fn places(&self, child: &tidegate_process::ChildSnapshot) -> Option<(&Metrics, std::ops::Range<usize>)> {
+        let permanent = |place: usize| (&self.permanent.metrics, place..place + 1);
+        match child.role {
+            Role::LogServer => Some(permanent(Layout::LOG_SERVER)),
+            Role::Process(index) => Some(permanent(Layout::FIRST_PROCESS + usize::try_from(index).ok()?)),
+            Role::Probe => None,
+            Role::Acceptor => {
+                let view = &self.generations.get(&child.generation)?.view;
+                Some((&view.metrics, Layout::ACCEPTOR..Layout::ACCEPTOR + 1))
+            }
+            Role::Worker(index) => {
+                let view = &self.generations.get(&child.generation)?.view;
+                let (index, seat) = (usize::try_from(index).ok()?, usize::try_from(child.seat).ok()?);
+                Some((&view.metrics, view.layout.of_worker(index, seat)))
+            }
+        }
+    }
+
+    /// What the master logs to.
+    pub(crate) fn log(&self) -> Option<&LogClient> {
+        self.log.as_ref()
+    }
+
+    /// Carries on what a generation that has ended has counted.
+    fn carry(&self, ended: &Generation) {
+        let current = &self.current().view;
+        let carried = current.metrics.process(Layout::CARRIED);
+        for (number, meta) in ended.view.listeners.iter().enumerate() {
+            let same = |it: &ListenerMeta| it.name == meta.name && it.service == meta.service;
+            let Some(place) = current.listeners.iter().position(same) else { continue };
+            for process in 0..ended.view.metrics.processes() {
+                carried.listener(place).absorb(&ended.view.metrics.process(process).listener(number));
+            }
+        }
     }
 }
 
 impl MasterHooks for Hooks {
-    fn on_ready(&mut self, _: &Snapshot) {
+    fn on_ready(&mut self, snapshot: &Snapshot) {
+        self.current = snapshot.generation;
         self.set_state(ProcessState::Ready);
+        let bound = &self.current().bound;
+        let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
+        self.notify.ready(&ready.to_string());
         if let Some(on_ready) = self.on_ready.take() {
-            on_ready(&self.ready);
+            on_ready(&ready);
+        }
+        let current = self.current;
+        if let Some(generation) = self.generations.get_mut(&current) {
+            generation.is_committed = true;
         }
     }
 
     fn on_change(&mut self, snapshot: &Snapshot) {
         if let Some(log) = &self.log {
-            self.status.metrics.process(Layout::MASTER).set(ProcessWord::LogDropped, log.dropped());
+            self.own_place().set(ProcessWord::LogDropped, log.dropped());
         }
         // A child that was killed could not say so itself.
         for child in snapshot.children.iter().filter(|child| child.pid.is_none()) {
-            let places = match child.role {
-                Role::LogServer => Layout::LOG_SERVER..Layout::LOG_SERVER + 1,
-                Role::Worker(index) => {
-                    self.status.layout.of_worker(usize::try_from(index).unwrap_or(usize::MAX))
-                }
-            };
-            for process in places.map(|place| self.status.metrics.process(place)) {
+            let Some((metrics, places)) = self.places(child) else { continue };
+            for process in places.map(|place| metrics.process(place)) {
+                // One that nobody follows is not shown any more.
                 if process.get(ProcessWord::Pid) != 0 {
                     process.end(ProcessState::Ended as u64);
+                    if child.is_retired {
+                        process.set(ProcessWord::Pid, 0);
+                    }
                 }
             }
         }
     }
 
-    fn on_control(&mut self, request: &[u8], _: &Snapshot) -> ControlAnswer {
-        operated::answer(request, &self.status)
+    fn on_control(&mut self, request: &[u8], snapshot: &Snapshot) -> ControlAnswer {
+        control::answer(self, request, snapshot)
+    }
+
+    fn on_answers(&mut self, request: &[u8], answers: &[ChildAnswer]) -> Vec<u8> {
+        control::compose(request, answers)
+    }
+
+    fn first_words(&self) -> Vec<String> {
+        self.said.words()
+    }
+
+    fn on_begun(&mut self, operation: Operation) {
+        if matches!(operation, Operation::Reload | Operation::Upgrade) {
+            self.notify.reloading();
+        }
+    }
+
+    fn prepare(&mut self, generation: u32) -> Result<Plan, String> {
+        self.next_generation(generation).map_err(|error| chain(&error))
+    }
+
+    fn on_committed(&mut self, generation: u32) {
+        self.current = generation;
+        self.own_place().set(ProcessWord::Generation, generation.into());
+        let Some(mut current) = self.generations.remove(&generation) else { return };
+        current.is_committed = true;
+        self.generations.values_mut().for_each(|older| older.release(&current.bound));
+        if let Some(log) = &self.log {
+            logging::set_levels(log, &current.server.config, self.said.level());
+        }
+        self.generations.insert(generation, current);
+    }
+
+    fn on_forgotten(&mut self, generation: u32) {
+        if let Some(mut ended) = self.generations.remove(&generation) {
+            if ended.is_committed {
+                self.carry(&ended);
+            } else {
+                // What it alone had bound; nobody was told of it.
+                let kept = self.current().bound.clone();
+                ended.release(&kept);
+            }
+        }
+    }
+
+    fn on_done(&mut self, operation: Operation, outcome: Result<u32, &str>) -> Vec<u8> {
+        if matches!(operation, Operation::Reload | Operation::Upgrade) && !self.is_stopping {
+            let text = match outcome {
+                Ok(generation) => format!("generation {generation} serves"),
+                Err(why) => {
+                    format!("{} failed: {}", control::name_of(operation), why.lines().next().unwrap_or(""))
+                }
+            };
+            self.notify.ready(&text);
+        }
+        control::outcome(outcome)
+    }
+
+    fn probe(&mut self) -> Result<ChildSpec, String> {
+        // It finds its configuration as a successor would: in the state that it is handed besides.
+        Ok(ChildSpec::new(Role::Probe))
+    }
+
+    fn freeze<'a>(&'a self, bundle: &mut Bundle<'a>) -> Result<serde_json::Value, String> {
+        let mut generations = Vec::new();
+        for generation in self.generations.values() {
+            let config =
+                serde_json::to_value(&generation.server.config).map_err(|error| error.to_string())?;
+            let sockets = |bound: &'a Bound, bundle: &mut Bundle<'a>| {
+                bound.sockets.iter().map(|socket| bundle.put(&**socket)).collect()
+            };
+            generations.push(FrozenGeneration {
+                number: generation.number,
+                config,
+                workers: generation.workers,
+                bound: generation.bound.iter().map(|bound| (bound.parts(), sockets(bound, bundle))).collect(),
+                view: ViewParts::of(&generation.view),
+                metrics: bundle.put(&*generation.metrics),
+                is_committed: generation.is_committed,
+            });
+        }
+        let pid_file = self.pid_file.as_ref().map(|file| {
+            let (path, fd) = file.parts();
+            (path.to_owned(), bundle.put_borrowed(fd))
+        });
+        let frozen = FrozenHooks {
+            source: self.server.frozen_source()?,
+            generations,
+            current: self.current,
+            permanent: ViewParts::of(&self.permanent),
+            permanent_metrics: bundle.put(&*self.permanent_metrics),
+            log_socket: self.log_socket.as_ref().map(|socket| bundle.put(&**socket)),
+            pid_file,
+            said: self.said.clone(),
+        };
+        serde_json::to_value(frozen).map_err(|error| error.to_string())
+    }
+
+    fn on_resumed(&mut self) {
+        self.is_armed = true;
+        let Some((path, fd)) = self.left_pid_file.take() else { return };
+        match PidFile::resume(&path, fd) {
+            Ok(file) => self.pid_file = Some(file),
+            Err(error) => tracing::error!(error = chain(&error), "the pid file is not ours any more"),
+        }
+    }
+
+    fn last_words(&mut self, pid: u32) -> Vec<String> {
+        match &self.log {
+            Some(_) => match tidegate_log::last_records(&self.server.config.log_dir(), pid, LAST_RECORDS) {
+                Ok(records) => records.iter().map(|record| record.body.to_string()).collect(),
+                Err(error) => vec![format!("the log cannot be read: {error}")],
+            },
+            None => Vec::new(),
+        }
+    }
+
+    fn tick(&self) -> Option<Duration> {
+        self.notify.watchdog_interval()
+    }
+
+    fn on_tick(&mut self) {
+        self.notify.watchdog();
+    }
+
+    fn shutdown_delay(&self) -> Duration {
+        self.current().server.config.process.shutdown_delay
+    }
+
+    fn on_delayed_stop(&mut self) {
+        self.set_state(ProcessState::Retiring);
     }
 
     fn on_stopping(&mut self) {
+        self.is_stopping = true;
         self.set_state(ProcessState::Retiring);
-        self.bound.iter().for_each(Bound::remove_file);
-        self.bound.clear();
+        self.notify.stopping();
+        for generation in self.generations.values_mut() {
+            generation.release(&[]);
+        }
     }
 
     fn on_workers_gone(&mut self) {
@@ -199,9 +578,12 @@ impl MasterHooks for Hooks {
     }
 }
 
-/// The answer to an order that has begun: the master goes on as if it had received the signal.
-pub(crate) fn begun(signal: Signal) -> ControlAnswer {
-    ControlAnswer { body: b"{\"ok\":true}\n".to_vec(), signal: Some(signal) }
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        if self.server.operated && self.is_armed {
+            operated::remove_log_socket(&self.server.config);
+        }
+    }
 }
 
 /// Listens at the log socket for the log server, which inherits it.
@@ -209,6 +591,14 @@ pub(crate) fn listen_log(path: &std::path::Path) -> std::io::Result<OwnedFd> {
     listen_unix(path, LOG_BACKLOG, LOG_SOCKET_MODE)
 }
 
+/// The answer to an order that has begun: the master goes on as if it had received the signal.
+pub(crate) fn begun(signal: Signal) -> ControlAnswer {
+    ControlAnswer::Signal { body: b"{\"ok\":true}\n".to_vec(), signal }
+}
+
+const FIRST: u32 = 1;
 const LOG_BACKLOG: u32 = 128;
 /// The owner and the group may log.
 const LOG_SOCKET_MODE: u32 = 0o660;
+/// How many of the last records of a process that dies again and again are shown.
+const LAST_RECORDS: usize = 5;

@@ -1,20 +1,19 @@
-//! What a server with a data folder has besides: a lock on it, the log socket, answers on the control socket.
+//! What a server with a data folder has besides: a lock on it, and the log socket.
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, lchown};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidegate_process::{ControlAnswer, PidFile};
-use tidegate_sys::signal::Signal;
+use tidegate_process::PidFile;
+use tidegate_sys::process::Credentials;
 
-use super::master::{begun, listen_log};
-use crate::Error;
+use super::master::listen_log;
 use crate::config::Config;
-use crate::status::StatusSource;
+use crate::{Error, ServerBuilder};
 
 /// A data folder that is this server's alone.
 pub(crate) struct Locked {
@@ -29,7 +28,8 @@ pub(crate) struct Locked {
 const AFTER_A_KILL: Duration = Duration::from_secs(2);
 
 /// Makes the data folder and locks the pid file: one server for each folder.
-pub(crate) fn lock_data_dir(config: &Config) -> Result<Locked, Error> {
+pub(crate) fn lock_data_dir(server: &ServerBuilder) -> Result<Locked, Error> {
+    let config = &server.config;
     make_folder("data folder", &config.data_dir)?;
     for path in [config.pid_file(), config.control_socket(), config.log_socket()] {
         if let Some(folder) = path.parent() {
@@ -45,7 +45,35 @@ pub(crate) fn lock_data_dir(config: &Config) -> Result<Locked, Error> {
         let path = config.log_socket();
         remove_left_socket(&path).map_err(|source| Error::File { what: "removing", path, source })?;
     }
+    if let Some(user) = &server.credentials {
+        make_folder("log folder", &config.log_dir())?;
+        hand_to_user(&config.data_dir, user)?;
+        hand_to_user(&config.log_dir(), user)?;
+    }
     Ok(Locked { pid_file, patience: if was_left { AFTER_A_KILL } else { Duration::ZERO } })
+}
+
+/// Makes a folder the user's with whose rights the children work, and the files and folders in it, two levels deep: what is
+/// kept there, and the files of the log. No link is followed, and what is neither a file nor a folder is left alone.
+fn hand_to_user(folder: &Path, user: &Credentials) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { what: "making the children's user the owner of", path, source }
+    };
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((path, depth)) = folders.pop() {
+        lchown(&path, Some(user.uid()), Some(user.gid())).map_err(failed(&path))?;
+        for entry in std::fs::read_dir(&path).map_err(failed(&path))? {
+            let entry = entry.map_err(failed(&path))?;
+            let (kind, inner) = (entry.file_type().map_err(failed(&entry.path()))?, entry.path());
+            if kind.is_dir() && depth < 2 {
+                folders.push((inner, depth + 1));
+            } else if kind.is_file() {
+                lchown(&inner, Some(user.uid()), Some(user.gid())).map_err(failed(&inner))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the file of a socket, and nothing else.
@@ -66,8 +94,8 @@ fn make_folder(what: &'static str, path: &Path) -> Result<(), Error> {
 }
 
 /// Listens at the log socket.
-pub(crate) fn bind_log_socket(config: &Config) -> Result<OwnedFd, Error> {
-    let path = config.log_socket();
+pub(crate) fn bind_log_socket(server: &ServerBuilder) -> Result<OwnedFd, Error> {
+    let path = server.config.log_socket();
     // The pid file is locked, so what listens there is the log server of a master that was killed, about to end: its
     // socket file makes room for ours.
     let taken = match listen_log(&path) {
@@ -76,7 +104,13 @@ pub(crate) fn bind_log_socket(config: &Config) -> Result<OwnedFd, Error> {
         }
         other => other,
     };
-    taken.map_err(|source| Error::File { what: "listening at", path, source })
+    let failed = |what, source| Error::File { what, path: path.clone(), source };
+    let socket = taken.map_err(|source| failed("listening at", source))?;
+    if let Some(user) = &server.credentials {
+        lchown(&path, Some(user.uid()), Some(user.gid()))
+            .map_err(|source| failed("making the children's user the owner of", source))?;
+    }
+    Ok(socket)
 }
 
 pub(crate) fn remove_log_socket(config: &Config) {
@@ -109,22 +143,4 @@ pub(crate) fn raise_open_files(config: &Config) -> Result<(), Error> {
     }
     setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum })
         .map_err(|errno| Error::System { what: "raising the limit of open files", source: errno.into() })
-}
-
-/// Answers a request on the control socket: one word, and JSON back.
-pub(crate) fn answer(request: &[u8], status: &StatusSource) -> ControlAnswer {
-    match request {
-        b"status" => match serde_json::to_vec(&status.collect()) {
-            Ok(body) => body.into(),
-            Err(error) => refusal(&error.to_string()),
-        },
-        b"stop" => begun(Signal::TERM),
-        b"quit" => begun(Signal::QUIT),
-        b"reopen" => begun(Signal::USR1),
-        _ => refusal("unknown request; there are status, stop, quit and reopen"),
-    }
-}
-
-fn refusal(why: &str) -> ControlAnswer {
-    serde_json::json!({ "error": why }).to_string().into_bytes().into()
 }

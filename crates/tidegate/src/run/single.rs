@@ -1,7 +1,7 @@
 //! Everything in the calling process: `workers = 0`, and servers inside other programs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
@@ -9,72 +9,101 @@ use rustix::time::Timespec;
 use tidegate_engine::{Backend, EngineConfig, LoopBuilder, Metrics, ProcessMetrics, ProcessWord, Socket};
 use tidegate_log::{LogClient, LogServer, SharedStore};
 use tidegate_process::Signals;
+use tidegate_process::systemd::{ActivatedSockets, Notify};
 use tidegate_sys::signal::{self, Signal};
 
-use super::build::{Built, Listening};
+use super::build::Built;
 use super::loops::WorkerLoops;
-use super::operated::Locked;
 use super::watch::Watch;
-use super::worker::announce;
-use super::{logging, operated};
+use super::worker::{Inherited, announce};
+use super::{limits, logging, operated};
 use crate::layout::Layout;
 use crate::server::{Ready, SpawnedServer};
 use crate::sockets::Bound;
-use crate::status::ProcessState;
+use crate::status::{ListenerMeta, ProcessState, ROLE_LOG_SERVER, ROLE_WORKER, StatusSource, View};
 use crate::{Error, ServerBuilder};
 
 /// Starts the server on a thread of this process.
 pub(crate) fn spawn(server: &ServerBuilder) -> Result<SpawnedServer, Error> {
-    let metrics = counters(server);
-    let parts = prepare(server, &metrics, Duration::ZERO)?;
-    let loops = start_loops(server, &metrics, parts.built, || {})?;
+    let parts = prepare(server, bind(server, &mut ActivatedSockets::default(), Duration::ZERO)?)?;
+    let loops = start_loops(server, &parts.status, parts.built, || {})?;
     Ok(SpawnedServer { ready: parts.ready, loops: Some(loops), bound: parts.bound })
 }
 
 struct Parts {
+    status: StatusSource,
     built: Built,
     ready: Ready,
     bound: Vec<Bound>,
 }
 
-/// The counters of a master's place that stays vacant, the log server's loop, and those of the one worker.
-fn counters(server: &ServerBuilder) -> Metrics {
-    Metrics::on_heap_for(server.layout().places(1), server.counted_listeners())
+/// The counters of the log server's loop, and those of the one worker; the master's place stays vacant.
+pub(crate) fn counters(server: &ServerBuilder) -> StatusSource {
+    let addresses: Vec<String> = server.listeners.iter().map(|it| it.address.to_string()).collect();
+    counters_at(server, &addresses)
+}
+
+/// As [`counters`], of listeners with these real addresses.
+fn counters_at(server: &ServerBuilder, addresses: &[String]) -> StatusSource {
+    let log: Arc<[ListenerMeta]> = server.log_meta().into_iter().collect();
+    let permanent = View {
+        generation: 0,
+        metrics: Metrics::on_heap_for(Layout::FIRST_PROCESS, log.len()),
+        listeners: log,
+        layout: Layout::PERMANENT,
+    };
+    let own = View {
+        generation: GENERATION.into(),
+        metrics: Metrics::on_heap_for(server.layout().places(1), server.listeners.len()),
+        listeners: server.listener_metas(addresses.iter().map(String::as_str)),
+        layout: server.layout(),
+    };
+    StatusSource { permanent, generations: vec![own] }
 }
 
 /// The places of the one worker.
-fn places(server: &ServerBuilder, metrics: &Metrics) -> Vec<ProcessMetrics> {
-    server.layout().of_worker(0).map(|place| metrics.process(place)).collect()
+pub(crate) fn places(server: &ServerBuilder, status: &StatusSource) -> Vec<ProcessMetrics> {
+    let own = &status.generations[0].metrics;
+    server.layout().of_worker(0, 0).map(|place| own.process(place)).collect()
 }
 
-/// Binds the listeners and builds the loops.
-fn prepare(server: &ServerBuilder, metrics: &Metrics, patience: Duration) -> Result<Parts, Error> {
-    let mut bound = server.bind(1, patience)?;
+fn bind(
+    server: &ServerBuilder,
+    given: &mut ActivatedSockets,
+    patience: Duration,
+) -> Result<Vec<Bound>, Error> {
+    server.bind_beside(0, &[], given, patience)
+}
+
+/// Builds the loops of the listeners.
+fn prepare(server: &ServerBuilder, mut bound: Vec<Bound>) -> Result<Parts, Error> {
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
-    places(server, metrics).iter().for_each(|place| announce(place, 2, 0));
-    let sockets_of = |slot: usize| {
-        let of = |listener: &Bound| {
-            let fd = listener.for_slot(slot).try_clone().map_err(Error::system("sharing a socket"))?;
-            Ok(Listening { fd, shared: listener.shared, address: listener.address.clone() })
-        };
-        bound.iter().map(of).collect()
-    };
-    let built = Built::new(server, metrics, 0, sockets_of)?;
-    metrics.process(Layout::FIRST_WORKER).set(ProcessWord::State, ProcessState::Ready as u64);
+    let addresses: Vec<String> = bound.iter().map(|bound| bound.address.clone()).collect();
+    let status = counters_at(server, &addresses);
+    let places = places(server, &status);
+    places.iter().for_each(|place| announce(place, ROLE_WORKER, 0, GENERATION, 0));
+    let own = places[0].clone();
+    let inherited =
+        Inherited::of(&bound, server.slots_per_worker()).map_err(Error::system("sharing a socket"))?;
+    let built = Built::new(server, &status, places, 0, inherited)?;
+    own.set(ProcessWord::State, ProcessState::Ready as u64);
     // The descriptors of who accepts are the only ones, so that peers are refused once they have let go of them.
     bound.iter_mut().for_each(|listener| listener.sockets.clear());
-    Ok(Parts { built, ready, bound })
+    Ok(Parts { status, built, ready, bound })
 }
+
+/// There is only one.
+const GENERATION: u32 = 1;
 
 /// Starts the loops of the one worker.
 fn start_loops(
     server: &ServerBuilder,
-    metrics: &Metrics,
+    status: &StatusSource,
     built: Built,
     at_end: impl Fn() + Clone + Send + 'static,
 ) -> Result<WorkerLoops, Error> {
     let loops = WorkerLoops::start(built, at_end)?;
-    loops.publish(&places(server, metrics));
+    loops.publish(&places(server, status));
     Ok(loops)
 }
 
@@ -82,34 +111,27 @@ fn start_loops(
 pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Error> {
     operated::raise_open_files(&server.config)?;
     let on_ready = server.on_ready.take();
-    let metrics = counters(&server);
-    let watches = |log: Option<LogClient>| -> Vec<Watch> {
-        let seats = server.layout().seats().zip(places(&server, &metrics));
-        seats.map(|(seat, own)| Watch::new(&server, seat, own, log.clone())).collect()
-    };
+    let mut given = ActivatedSockets::take().map_err(|error| Error::Service(error.into()))?;
+    let notify = Notify::from_env();
     if !server.operated {
-        return serve(
-            &server,
-            &metrics,
-            on_ready,
-            signals,
-            Around { operated: None, watches: watches(None) },
-        );
+        let parts = prepare(&server, bind(&server, &mut given, Duration::ZERO)?)?;
+        return serve(&server, parts, signals, Around { operated: None, log: None, on_ready, notify });
     }
-    let locked = operated::lock_data_dir(&server.config)?;
+    let locked = operated::lock_data_dir(&server)?;
     let (client, store) = logging::to_store(&server.config, "worker 0")?;
-    let socket = operated::bind_log_socket(&server.config)?;
+    let socket = operated::bind_log_socket(&server)?;
+    let parts = prepare(&server, bind(&server, &mut given, locked.patience)?)?;
     let for_loop = store.clone();
-    let log_place = metrics.process(Layout::LOG_SERVER);
-    announce(&log_place, 1, 0);
+    let log_place = parts.status.permanent.metrics.process(Layout::LOG_SERVER);
+    announce(&log_place, ROLE_LOG_SERVER, 0, 0, 0);
     let log_loop = LoopBuilder::new(EngineConfig { backend: Backend::Epoll, ..EngineConfig::default() })
         .listen("log", Socket::own(socket), move || Ok(LogServer::new(for_loop)))
-        .metrics(log_place.without_first_listeners(server.listeners.len()))
+        .metrics(log_place.clone())
         .spawn()
         .map_err(Error::Service)?;
     log_place.set(ProcessWord::State, ProcessState::Ready as u64);
-    let around = Around { operated: Some((&locked, &store)), watches: watches(Some(client.clone())) };
-    let outcome = serve(&server, &metrics, on_ready, signals, around);
+    let around = Around { operated: Some(&store), log: Some(client.clone()), on_ready, notify };
+    let outcome = serve(&server, parts, signals, around);
     log_loop.quit(logging::FLUSH_TIMEOUT);
     let log_outcome = log_loop.join().map_err(Error::system("log server"));
     operated::remove_log_socket(&server.config);
@@ -121,39 +143,38 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
 
 /// What stands around the loop of a server of one process.
 struct Around<'a> {
-    operated: Option<(&'a Locked, &'a SharedStore)>,
-    watches: Vec<Watch>,
+    operated: Option<&'a SharedStore>,
+    log: Option<LogClient>,
+    on_ready: Option<crate::server::OnReady>,
+    notify: Notify,
 }
 
-fn serve(
-    server: &ServerBuilder,
-    metrics: &Metrics,
-    on_ready: Option<crate::server::OnReady>,
-    signals: &Signals,
-    around: Around<'_>,
-) -> Result<(), Error> {
-    let Around { operated, mut watches } = around;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let parts = prepare(server, metrics, operated.map_or(Duration::ZERO, |(locked, _)| locked.patience))?;
-    for (listener, address) in &parts.ready.listeners {
-        tracing::info!(listener, address, "listening");
-    }
-    let own = metrics.process(Layout::FIRST_WORKER);
+fn serve(server: &ServerBuilder, parts: Parts, signals: &Signals, around: Around<'_>) -> Result<(), Error> {
+    let Around { operated, log, on_ready, notify } = around;
+    say_what_is_served(server, &parts.ready);
+    let seats = server.layout().seats().zip(places(server, &parts.status));
+    let watches = seats.map(|(seat, own)| Watch::new(server, seat, own, log.clone()));
+    let mut watches: Vec<Watch> = watches.collect();
+    let own = places(server, &parts.status).swap_remove(0);
     let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let ended = Arc::new(ended.map_err(|errno| Error::system("making a waker")(errno.into()))?);
     let waker = Arc::clone(&ended);
-    let loops = start_loops(server, metrics, parts.built, move || {
+    let loops = start_loops(server, &parts.status, parts.built, move || {
         // A counter of 1 always fits.
         let _ = rustix::io::write(&waker, &1u64.to_ne_bytes());
     })?;
     tracing::info!(pid = std::process::id(), "ready");
+    notify.ready(&parts.ready.to_string());
     if let Some(on_ready) = on_ready {
         on_ready(&parts.ready);
     }
     let mut told = false;
+    let mut quit_at: Option<Instant> = None;
     while !loops.is_finished() {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&*ended, PollFlags::IN)];
-        let interval = Timespec::try_from(watches[0].interval()).ok();
+        let until_quit = quit_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let interval = until_quit.into_iter().fold(watches[0].interval(), Duration::min);
+        let interval = Timespec::try_from(interval).ok();
         let polled = poll(&mut fds, interval.as_ref());
         watches.iter_mut().for_each(Watch::look);
         match polled {
@@ -165,6 +186,11 @@ fn serve(
             // without the acceptor none.
             loops.stop();
         }
+        notify.watchdog();
+        if quit_at.is_some_and(|at| at <= Instant::now()) {
+            quit_at = None;
+            loops.quit(server.config.process.shutdown_timeout);
+        }
         let Some(received) = signals.read().map_err(Error::system("reading signals"))? else { continue };
         tracing::info!(
             signal = signal::name(received.signal),
@@ -172,27 +198,43 @@ fn serve(
             "signal received"
         );
         told |= matches!(received.signal, Signal::TERM | Signal::INT | Signal::QUIT);
+        if told {
+            notify.stopping();
+        }
         match received.signal {
             Signal::TERM | Signal::INT => loops.stop(),
             Signal::QUIT => {
                 own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                loops.quit(server.config.process.shutdown_timeout);
+                // Told twice, it does not wait for balancers to notice any more.
+                let delay = server.config.process.shutdown_delay;
+                quit_at = Some(if quit_at.is_some() { Instant::now() } else { Instant::now() + delay });
             }
-            Signal::USR1 => {
-                if let Some((_, store)) = operated {
-                    store.lock().reopen();
-                }
-            }
-            other => tracing::warn!(
-                signal = signal::name(other),
-                "signal has no effect on a server of one process"
-            ),
+            other => obey(other, operated),
         }
     }
     let outcome = loops.join();
     tracing::info!("stopped");
     parts.bound.iter().for_each(Bound::remove_file);
     outcome
+}
+
+fn say_what_is_served(server: &ServerBuilder, ready: &Ready) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    limits::report(&server.config, 0);
+    for (listener, address) in &ready.listeners {
+        tracing::info!(listener, address, "listening");
+    }
+}
+
+/// A signal that does not end the server.
+fn obey(signal: Signal, store: Option<&SharedStore>) {
+    match (signal, store) {
+        (Signal::USR1, Some(store)) => store.lock().reopen(),
+        (Signal::USR1, None) => {}
+        (other, _) => {
+            tracing::warn!(signal = signal::name(other), "signal has no effect on a server of one process");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,13 @@ impl Watch {
         self.stall_after.map_or(LONGEST, |after| (after / 2).clamp(SHORTEST, LONGEST))
     }
 
+    /// Whether the loop waits, or its turn has not taken longer than this so far.
+    pub(crate) fn turns(&self, within: Duration) -> bool {
+        let since = self.own.get(ProcessWord::TurnSince);
+        since == 0
+            || monotonic_ns().saturating_sub(since) < u64::try_from(within.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Reports a turn that has taken too long, once, and publishes what the log client counts.
     pub(crate) fn look(&mut self) {
         if let Some(log) = &self.log {

@@ -1,148 +1,264 @@
 //! A worker's process: event loops on threads of their own; the main thread listens to the master and to signals.
+//!
+//! Invariant: the main thread never waits for a loop but for a bounded time, so that the master's questions are answered
+//! also when a loop is stuck: by saying nothing, which is what makes its neighbours accept for it.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_engine::{Metrics, ProcessMetrics, ProcessWord, Words};
+use tidegate_engine::{ProcessMetrics, ProcessWord, Words};
 use tidegate_log::LogClient;
-use tidegate_process::{Child, ChildEvent};
+use tidegate_process::{Child, ChildEvent, Within};
 use tidegate_sys::shared::SharedMemory;
 
 use super::build::{Built, Listening};
+use super::generation::{HANDOFF_FD, LISTEN_PREFIX, Source};
+use super::handout::Handout;
 use super::logging;
-use super::loops::WorkerLoops;
+use super::loops::{Covered, WorkerLoops};
+use super::questions::Questioned;
 use super::watch::Watch;
-use crate::sockets::real_address;
-use crate::status::{ProcessState, unix_time};
+use crate::sockets::Bound;
+use crate::status::{ProcessState, ROLE_WORKER, StatusSource, unix_time};
 use crate::{Error, ServerBuilder};
 
-/// The name under which the counters are handed over.
-pub(crate) const METRICS_FD: &str = "metrics";
-/// What the names of listening sockets begin with; behind it stand the number of the listener and the slot in the worker.
-pub(crate) const LISTEN_PREFIX: &str = "listen:";
-
 /// Plays the part of worker `index` until it is told to end.
-pub(crate) fn run(server: &ServerBuilder, mut child: Child, index: u32) -> Result<(), Error> {
-    let log = match server.operated {
-        true => Some(logging::to_server(&server.config, &format!("worker {index}"))?),
-        false => None,
-    };
-    let outcome = serve(server, &mut child, index, log.as_ref());
-    if let Err(error) = &outcome {
-        tracing::error!(error = %chain(error), "worker failed");
-    }
-    if let Some(log) = log {
-        let _ = log.close(logging::FLUSH_TIMEOUT);
-    }
+pub(crate) fn run(
+    server: &ServerBuilder,
+    mut child: Child,
+    handout: &Handout,
+    index: u32,
+) -> Result<(), Error> {
+    let log = logging::of_child(server, &format!("worker {index}"), handout.generation)?;
+    let outcome = serve(server, &mut child, handout, index, log.as_ref());
+    logging::end_of_child(&child, "worker failed", &outcome, log);
     outcome
 }
 
 fn serve(
     server: &ServerBuilder,
     child: &mut Child,
+    handout: &Handout,
     index: u32,
     log: Option<&LogClient>,
 ) -> Result<(), Error> {
-    let metrics = metrics_of(server, child)?;
+    let status = handout.status(server, child)?;
     let worker = usize::try_from(index).unwrap_or(usize::MAX);
-    let places: Vec<ProcessMetrics> =
-        server.layout().of_worker(worker).map(|place| metrics.process(place)).collect();
-    places.iter().for_each(|place| announce(place, 2, index.into()));
+    let seat = child.seat();
+    let places = own_places(&status, worker, seat);
+    places.iter().for_each(|place| announce(place, ROLE_WORKER, index.into(), handout.generation, seat));
     let own = places[0].clone();
-    let timeout = server.config.process.shutdown_timeout;
-    let mut inherited = child.take_fds_with_prefix(LISTEN_PREFIX);
-    let built = Built::new(server, &metrics, worker, |slot| take_sockets(server, &mut inherited, slot))?;
+    let sockets = Inherited::take(server, child)?;
+    let built = Built::new(server, &status, places.clone(), worker, sockets)?;
     let waker = child.waker();
     let loops = WorkerLoops::start(built, move || waker.wake())?;
     loops.publish(&places);
     own.set(ProcessWord::State, ProcessState::Ready as u64);
     tracing::info!(listeners = server.listeners.len(), loops = server.loop_count(), "worker serves");
-    child.ready().map_err(Error::system("telling the master"))?;
-    let mut watches: Vec<Watch> = server
-        .layout()
-        .seats()
-        .zip(places)
-        .map(|(seat, own)| Watch::new(server, seat, own, log.cloned()))
-        .collect();
-    let interval = watches[0].interval();
-    let mut give_up_at = None;
-    let mut told = false;
-    loop {
-        let event = child.wait_event(Some(interval)).map_err(Error::system("waiting for orders"))?;
-        watches.iter_mut().for_each(Watch::look);
-        told |= matches!(event, Some(ChildEvent::Quit { .. } | ChildEvent::MasterGone | ChildEvent::Stop));
-        match event {
-            Some(ChildEvent::Quit { timeout: within }) => {
-                own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                loops.quit(within.unwrap_or(timeout));
-            }
-            Some(ChildEvent::MasterGone) => {
-                tracing::error!("the master has gone; finishing what is in flight");
-                own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                loops.quit(timeout);
-                // Nobody is left who would end a loop that is stuck in a callback.
-                give_up_at = Some(Instant::now() + timeout + STUCK_AFTER);
-            }
-            Some(ChildEvent::Stop) => {
-                own.set(ProcessWord::State, ProcessState::Retiring as u64);
-                loops.stop();
-            }
-            Some(ChildEvent::Woken) if loops.is_finished() => break,
-            Some(ChildEvent::Woken) if loops.has_ended() && !told => {
-                // A loop that ends by itself has failed; without it a part of the connections would not be served, and
-                // without the acceptor none.
-                told = true;
-                loops.stop();
-            }
-            // A worker has no files of its own to open again.
-            Some(ChildEvent::Reopen | ChildEvent::Woken) | None => {}
-        }
-        if give_up_at.is_some_and(|at| at <= Instant::now()) {
-            return Err(Error::Service("the event loop is stuck; ending without it".into()));
-        }
-    }
-    let outcome = loops.join();
+    logging::ready(server, child)?;
+    let names = server.listeners.iter().map(|it| (it.name.clone(), it.service.clone())).collect();
+    let questioned =
+        Questioned { generation: handout.generation, worker: index, seat, listeners: names, log };
+    let watches =
+        server.layout().seats().zip(places).map(|(seat, own)| Watch::new(server, seat, own, log.cloned()));
+    let watches = watches.collect();
+    let outcome = Serving { server, child, loops: &loops, own: &own, watches, questioned }.until_told();
+    let joined = if outcome.is_ok() { loops.join() } else { Ok(()) };
     own.set(ProcessWord::State, ProcessState::Ended as u64);
     tracing::info!("worker ends");
-    outcome
+    outcome.and(joined)
+}
+
+/// The places of a worker among the counters of its generation.
+fn own_places(status: &StatusSource, worker: usize, seat: u32) -> Vec<ProcessMetrics> {
+    let Some(view) = status.generations.last() else { return Vec::new() };
+    let places = view.layout.of_worker(worker, usize::try_from(seat).unwrap_or(0));
+    places.map(|place| view.metrics.process(place)).collect()
+}
+
+/// A worker that serves, and listens to its master.
+struct Serving<'a> {
+    server: &'a ServerBuilder,
+    child: &'a mut Child,
+    loops: &'a WorkerLoops,
+    own: &'a ProcessMetrics,
+    watches: Vec<Watch>,
+    questioned: Questioned<'a>,
+}
+
+impl Serving<'_> {
+    /// Serves until the loops have ended.
+    fn until_told(mut self) -> Result<(), Error> {
+        let timeout = self.server.config.process.shutdown_timeout;
+        let interval = self.watches[0].interval();
+        let mut give_up_at: Option<Instant> = None;
+        let mut drain_until: Option<Instant> = None;
+        let mut told = false;
+        loop {
+            let left = drain_until.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = left.map_or(interval, |left| left.min(interval));
+            let event = self.child.wait_event(Some(wait)).map_err(Error::system("waiting for orders"))?;
+            self.watches.iter_mut().for_each(Watch::look);
+            told |= matches!(event, Some(ChildEvent::Quit(_) | ChildEvent::MasterGone | ChildEvent::Stop));
+            match event {
+                Some(ChildEvent::Quit(within)) => drain_until = self.quit(within),
+                Some(ChildEvent::MasterGone) => {
+                    tracing::error!("the master has gone; finishing what is in flight");
+                    drain_until = self.quit(Within::Time(timeout));
+                    // Nobody is left who would end a loop that is stuck in a callback.
+                    give_up_at = Some(Instant::now() + timeout + STUCK_AFTER);
+                }
+                Some(ChildEvent::Stop) => {
+                    self.retiring();
+                    self.loops.stop();
+                }
+                Some(ChildEvent::Woken) if self.loops.is_finished() => return Ok(()),
+                Some(ChildEvent::Woken) if self.loops.has_ended() && !told => {
+                    // A loop that ends by itself has failed; without it a part of the connections would not be served,
+                    // and without the acceptor none.
+                    told = true;
+                    self.loops.stop();
+                }
+                Some(other) => self.obey(other)?,
+                None => {}
+            }
+            if drain_until.take_if(|at| *at <= Instant::now()).is_some() {
+                // What is left is closed with its reason.
+                self.loops.quit(Duration::ZERO);
+            }
+            if give_up_at.is_some_and(|at| at <= Instant::now()) {
+                return Err(Error::Service("the event loop is stuck; ending without it".into()));
+            }
+        }
+    }
+
+    fn obey(&mut self, event: ChildEvent) -> Result<(), Error> {
+        match event {
+            ChildEvent::Ping if self.watches.iter().all(|watch| watch.turns(ANSWERS_WITHIN)) => {
+                tell(self.child.pong());
+            }
+            ChildEvent::Cover { slot, fds } => {
+                tracing::info!(slot, sockets = fds.len(), "accepting for a neighbour");
+                for (name, fd) in fds {
+                    self.cover(slot, &name, fd)?;
+                }
+            }
+            ChildEvent::Uncover { slot } => {
+                tracing::info!(slot, "no longer accepting for a neighbour");
+                self.loops.release(slot);
+            }
+            ChildEvent::Pause => self.loops.pause(None),
+            ChildEvent::Resume => self.loops.resume(None),
+            ChildEvent::Ask { ticket, text } => {
+                tell(self.child.answer(ticket, &self.questioned.answer(&text, self.loops)));
+            }
+            // A worker has no files of its own to open again.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn cover(&self, slot: u32, name: &str, fd: OwnedFd) -> Result<(), Error> {
+        match Source::parse(name) {
+            Some(Source::Listen { listener, slot: at, shared }) => {
+                let socket = Covered { listener, slot: at, shared, nodelay: self.nodelay(listener) };
+                self.loops.adopt(slot, socket, fd);
+                Ok(())
+            }
+            Some(Source::Handoff) => self.loops.adopt_channel(slot, fd),
+            None => {
+                tracing::warn!(name, "a descriptor that is not known was handed over");
+                Ok(())
+            }
+        }
+    }
+
+    fn nodelay(&self, listener: usize) -> bool {
+        self.server.listeners.get(listener).is_none_or(|listener| listener.options.tcp.nodelay)
+    }
+
+    /// Begins to end; returns until when those who have nothing in flight may stay, if they may.
+    fn quit(&self, within: Within) -> Option<Instant> {
+        self.retiring();
+        let (grace, drain_until) = match within {
+            Within::Time(time) => (time, None),
+            Within::Drain(limit) => {
+                (Duration::MAX, limit.and_then(|limit| Instant::now().checked_add(limit)))
+            }
+            Within::Configured => (self.server.config.process.shutdown_timeout, None),
+        };
+        self.loops.quit(grace);
+        drain_until
+    }
+
+    fn retiring(&self) {
+        self.own.set(ProcessWord::State, ProcessState::Retiring as u64);
+    }
+}
+
+/// Without a master nobody is told; that it has gone comes as an event of its own.
+pub(crate) fn tell(told: std::io::Result<()>) {
+    if let Err(error) = told {
+        tracing::debug!(%error, "the master is not told");
+    }
 }
 
 /// How long after its time-out a loop without a master is given up.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// A turn that takes longer than this makes neighbours accept for this worker.
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
-/// The sockets in a slot of this worker, in the order of the listeners.
-fn take_sockets(
-    server: &ServerBuilder,
-    inherited: &mut Vec<(String, OwnedFd)>,
-    slot: usize,
-) -> Result<Vec<Listening>, Error> {
-    let mut sockets = Vec::with_capacity(server.listeners.len());
-    for (index, listener) in server.listeners.iter().enumerate() {
-        let wanted = format!("{index}:{slot}");
-        let found =
-            inherited.iter().position(|(name, _)| name.strip_suffix(SHARED_SUFFIX).unwrap_or(name) == wanted);
-        let Some(at) = found else {
-            return Err(Error::Service(
-                format!("no socket was handed over for listener \"{}\"", listener.name).into(),
-            ));
-        };
-        let (name, fd) = inherited.swap_remove(at);
-        let address = real_address(&listener.address, &fd);
-        sockets.push(Listening { fd, shared: name.ends_with(SHARED_SUFFIX), address });
-    }
-    Ok(sockets)
+/// What this worker accepts from.
+pub(crate) struct Inherited {
+    listening: Vec<(Source, OwnedFd)>,
+    /// The ends of channels through which connections come.
+    pub(crate) channels: Vec<OwnedFd>,
 }
 
-/// Marks the socket of a listener that all workers poll.
-pub(crate) const SHARED_SUFFIX: &str = ":shared";
+impl Inherited {
+    /// All sockets of a server of one process.
+    pub(crate) fn of(bound: &[Bound], slots: usize) -> std::io::Result<Self> {
+        let mut listening = Vec::new();
+        for (listener, bound) in bound.iter().enumerate() {
+            for slot in 0..slots {
+                for (_, fd) in bound.for_slot(slot) {
+                    let source = Source::Listen { listener, slot, shared: bound.is_shared() };
+                    listening.push((source, fd.try_clone()?));
+                }
+            }
+        }
+        Ok(Self { listening, channels: Vec::new() })
+    }
 
-/// The counters that all processes share.
-pub(crate) fn metrics_of(server: &ServerBuilder, child: &mut Child) -> Result<Metrics, Error> {
-    let fd =
-        child.take_fd(METRICS_FD).ok_or_else(|| Error::Service("no counters were handed over".into()))?;
-    let memory = SharedMemory::from_fd(fd).map_err(Error::system("mapping the counters"))?;
-    Ok(Metrics::new(Arc::new(SharedWords(memory)), server.counted_listeners()))
+    fn take(server: &ServerBuilder, child: &mut Child) -> Result<Self, Error> {
+        let mut listening = Vec::new();
+        for (rest, fd) in child.take_fds_with_prefix(LISTEN_PREFIX) {
+            let source = Source::parse(&format!("{LISTEN_PREFIX}{rest}"));
+            listening.push((
+                source.ok_or_else(|| Error::Service("an unknown socket was handed over".into()))?,
+                fd,
+            ));
+        }
+        let channels: Vec<OwnedFd> = child.take_fd(HANDOFF_FD).into_iter().collect();
+        if listening.is_empty() && channels.is_empty() && !server.listeners.is_empty() {
+            return Err(Error::Service("nothing to accept from was handed over".into()));
+        }
+        Ok(Self { listening, channels })
+    }
+
+    /// The sockets in a slot of this worker, by listener.
+    pub(crate) fn in_slot(&mut self, listeners: usize, wanted: usize) -> Vec<Vec<Listening>> {
+        let mut sockets: Vec<Vec<Listening>> = (0..listeners).map(|_| Vec::new()).collect();
+        for (source, fd) in std::mem::take(&mut self.listening) {
+            match source {
+                Source::Listen { listener, slot, shared } if slot == wanted && listener < listeners => {
+                    sockets[listener].push(Listening { fd, shared });
+                }
+                other => self.listening.push((other, fd)),
+            }
+        }
+        sockets
+    }
 }
 
 /// Shared memory as the words of [`Metrics`].
@@ -156,14 +272,15 @@ impl Words for SharedWords {
 }
 
 /// Enters this process into its place among the counters.
-pub(crate) fn announce(own: &ProcessMetrics, role: u64, index: u64) {
+pub(crate) fn announce(own: &ProcessMetrics, role: u64, index: u64, generation: u32, seat: u32) {
     // The place still has what the process before left there.
     let restarts = own.get(ProcessWord::Restarts) + u64::from(own.get(ProcessWord::Pid) != 0);
     own.begin();
     own.set(ProcessWord::Restarts, restarts);
     own.set(ProcessWord::Role, role);
     own.set(ProcessWord::Index, index);
-    own.set(ProcessWord::Generation, logging::GENERATION);
+    own.set(ProcessWord::Generation, generation.into());
+    own.set(ProcessWord::Seat, seat.into());
     own.set(ProcessWord::StartedUnix, unix_time());
     own.set(ProcessWord::State, ProcessState::Starting as u64);
     own.set(ProcessWord::Pid, std::process::id().into());

@@ -77,8 +77,9 @@ where
         (self.on_bytes)(io, bytes)
     }
 
-    fn on_retire(&self, _: &mut Io<'_>, (): &mut ()) -> Flow {
-        Flow::CloseAfterFlush(Reason::SHUTDOWN)
+    fn on_retire(&self, io: &mut Io<'_>, (): &mut ()) -> Flow {
+        // Whether something is in flight cannot be known here, so while there is time the peer says when it is done.
+        if io.draining() { Flow::Continue } else { Flow::CloseAfterFlush(Reason::SHUTDOWN) }
     }
 
     fn limits(&self) -> Limits {

@@ -32,7 +32,7 @@ fn the_examples_of_the_documentation_are_right() {
 
     let expect = format!("tidegate.toml:{}", block("```\ntidegate.toml:"));
     Given::file(
-        "# A file with mistakes.\n[process]\nworker = 2\nshutdown_timeout = 30\naccept = \"handoff\"\n\n[log]\nlevel = info\n",
+        "# A file with mistakes.\n[process]\nworker = 2\nshutdown_timeout = 30\naccept = \"hand-off\"\n\n[log]\nlevel = info\n",
     )
     .env("TIDEGATE_ENGINE_BACKENDS", "epoll")
     .set("listen.wbe.address=0.0.0.0:80")

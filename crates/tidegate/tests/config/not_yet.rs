@@ -5,18 +5,6 @@ use super::*;
 #[test]
 fn later_features_are_refused() {
     for (set, key, message, allowed) in [
-        ("process.daemon=true", "process.daemon", "true is not yet supported", "false"),
-        (
-            "process.accept=handoff",
-            "process.accept",
-            "\"handoff\" is not yet supported",
-            "\"reuseport\" or \"shared\"",
-        ),
-        ("process.user=nobody", "process.user", "\"nobody\" is not yet supported", "\"\""),
-        ("process.shutdown_delay=1s", "process.shutdown_delay", "\"1s\" is not yet supported", "\"0s\""),
-        ("process.drain_timeout=60s", "process.drain_timeout", "\"1m\" is not yet supported", "\"0s\""),
-        ("process.max_generations=9", "process.max_generations", "9 is not yet supported", "8"),
-        ("process.hang_timeout=0s", "process.hang_timeout", "\"0s\" is not yet supported", "\"30s\""),
         (
             "listen.web.service=syslog",
             "listen.web.service",

@@ -139,7 +139,7 @@ fn what_is_printed_says_where_from() {
         lines.contains(&"workers = 1                              # tidegate.toml:1:19; reload"),
         "{text}"
     );
-    assert!(lines.contains(&"accept = \"reuseport\"                     # default; restart"), "{text}");
+    assert!(lines.contains(&"accept = \"reuseport\"                     # default; reload"), "{text}");
     assert_eq!(lines.iter().filter(|line| **line == "[[listen]]").count(), 3);
 }
 

@@ -22,15 +22,15 @@ TIDEGATE_GATEWAY_ON_UNKNOWN: gateway.on_unknown: unknown value \"dorp\"; did you
 
 #[test]
 fn errors_for_programs() {
-    let given = Given::file("[process]\nworker = 2\n").set("process.daemon=true");
+    let given = Given::file("[process]\nworker = 2\n").set("listen.web.proxy_protocol=true");
     let expect = serde_json::json!([
         {
             "source": "tidegate.toml:2:1", "file": "tidegate.toml", "line": 2, "column": 1, "key": "process.worker",
             "message": "unknown key \"worker\" in [process]", "nearest": "\"workers\"", "allowed": null,
         },
         {
-            "source": "--set process.daemon=true", "file": null, "line": null, "column": null,
-            "key": "process.daemon",
+            "source": "--set listen.web.proxy_protocol=true", "file": null, "line": null, "column": null,
+            "key": "listen.web.proxy_protocol",
             "message": "true is not yet supported", "nearest": null, "allowed": "false",
         },
     ]);

@@ -32,7 +32,7 @@ fn unknown_word() {
     check(
         "process.accept = \"reuse-port\"\n",
         "
-tidegate.toml:1:18: process.accept: unknown value \"reuse-port\"; did you mean \"reuseport\"? (allowed: \"reuseport\" or \"shared\")
+tidegate.toml:1:18: process.accept: unknown value \"reuse-port\"; did you mean \"reuseport\"? (allowed: \"reuseport\", \"shared\" or \"handoff\")
 1 | process.accept = \"reuse-port\"
   |                  ^^^^^^^^^^^^",
     );

@@ -29,6 +29,7 @@ pub(super) fn combinations(tree: &Tree) -> Vec<Finding> {
         Some(dispatch) => with_shared_poller(tree, dispatch),
         None => main_acceptor(tree).into_iter().collect(),
     };
+    found.extend(handed_over(tree));
     found.extend(unused_balance(tree));
     found.extend(unused_pool(tree));
     found
@@ -74,10 +75,22 @@ fn main_acceptor(tree: &Tree) -> Option<Finding> {
     Some(Finding::new(&acceptor.place, ACCEPTOR, message))
 }
 
+/// Connections that another process accepts have nobody to be accepted by in a worker.
+fn handed_over(tree: &Tree) -> Option<Finding> {
+    let accept = tree.get(ACCEPT).filter(|accept| accept.value == "handoff")?;
+    if tree.get(WORKERS).is_some_and(|workers| workers.value == 0) {
+        let message = format!("\"handoff\" needs workers to hand over to, and {WORKERS} is 0");
+        return Some(Finding::new(&accept.place, ACCEPT, message));
+    }
+    let acceptor = tree.get(ACCEPTOR).filter(|acceptor| acceptor.value == "main")?;
+    let message = format!("\"main\" has nothing to accept: {ACCEPT} = \"handoff\" has a process that does");
+    Some(Finding::new(&acceptor.place, ACCEPTOR, message))
+}
+
 /// Nobody chooses where the kernel does.
 fn unused_balance(tree: &Tree) -> Option<Finding> {
     let balance = tree.get(BALANCE).filter(|balance| balance.value != "round-robin")?;
-    let (acceptor, accept) = (tree.text(ACCEPTOR)?, tree.text("process.accept")?);
+    let (acceptor, accept) = (tree.text(ACCEPTOR)?, tree.text(ACCEPT)?);
     if acceptor == "main" || accept == "handoff" {
         return None;
     }
@@ -132,6 +145,7 @@ fn is_said(setting: &Setting) -> bool {
     setting.place.origin != Origin::Default
 }
 
+const ACCEPT: &str = "process.accept";
 const ACCEPTOR: &str = "engine.acceptor";
 const BACKEND: &str = "engine.backend";
 const BALANCE: &str = "engine.balance";
@@ -140,6 +154,7 @@ const DISPATCH: &str = "engine.dispatch";
 const LOOPS: &str = "engine.loops";
 const POOL_THREADS: &str = "engine.pool_threads";
 const TRIGGER: &str = "engine.trigger";
+const WORKERS: &str = "process.workers";
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,336 @@
+//! `Receiver`: takes over the connections that an acceptor in another process hands over, for the loops of this one.
+//!
+//! It reads the worker's channel, and those of absent neighbours that it has adopted, checks what comes, and gives each
+//! connection to a loop by a [`Balance`](crate::Balance), as an [`Acceptor`](crate::Acceptor) within the process would. While the loops are full
+//! or descriptors are short it does not read: the channel fills, and the acceptor passes this worker over.
+//!
+//! Invariant: a connection that was received is with a loop, or in `kept` until one has room; and nothing is received while
+//! anything is kept. What a message says is not trusted: one that is malformed costs its own connections and no others.
+
+mod builder;
+mod descriptors;
+mod handle;
+mod inlet;
+
+pub use builder::ReceiverBuilder;
+pub use handle::ReceiverHandle;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use tidegate_reactor::{Errno, Watch, Watched};
+use tidegate_sys::fd_channel::{FdChannel, Received, check_connection};
+use tidegate_timer::Instant;
+
+use self::descriptors::Descriptors;
+use self::handle::Order;
+use self::inlet::Inlets;
+use crate::accepting::{RETRY_AFTER, Reports};
+use crate::acceptor::LAST_WAIT;
+use crate::acceptor::balance::Balancer;
+use crate::handle::Command;
+use crate::handover::{BATCH, MESSAGE_BYTES, Origin, decode};
+use crate::inbox::Inbox;
+use crate::intake::{Arrival, Room};
+use crate::metrics::{ListenerWord, ProcessMetrics, ProcessWord};
+
+/// Receives connections for loops. Made by [`ReceiverBuilder`]; [`run`](Self::run) returns when it was told to end.
+#[derive(Debug)]
+pub struct Receiver {
+    watch: Watch,
+    inlets: Inlets,
+    balancer: Balancer,
+    /// How many listeners the loops have.
+    sites: usize,
+    /// Received, and no loop had room. At most what one message has brought, and what loops that ended have not taken.
+    kept: Vec<Arrival>,
+    /// Somebody else reads the channels for the time being.
+    paused: bool,
+    /// Descriptors are short, and when to look again.
+    exhausted: Option<Instant>,
+    descriptors: Descriptors,
+    inbox: Arc<Inbox<Order>>,
+    room: Arc<Room>,
+    metrics: ProcessMetrics,
+    now: Instant,
+    message: Box<[u8; MESSAGE_BYTES]>,
+    fds: Vec<OwnedFd>,
+    origins: Vec<Origin>,
+    malformed: Reports,
+    shortages: Reports,
+}
+
+/// Messages that are read from one channel in one turn.
+const MESSAGES_PER_TURN: usize = 16;
+/// So many free descriptors need not be counted again for each message.
+const AMPLE: usize = 1024;
+
+/// How many connections the next message of a channel says it carries. Somebody else may take that message, and the one behind
+/// it carry more; then some of those may be lost, but only to a process that has next to no descriptor left.
+fn next_batch(channel: &FdChannel) -> usize {
+    let mut head = [0; 2];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match rustix::net::recv(channel, &mut head, flags) {
+        Ok((2, _)) => usize::from(head[1]).min(BATCH),
+        Ok(_) | Err(_) => 0,
+    }
+}
+
+impl Receiver {
+    /// Receives until it is told to end by its [`ReceiverHandle`]. The loops are then told the same.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it cannot wait any more, or that every loop has ended or was told to without this receiver. The
+    /// loops are not told to end then.
+    pub fn run(&mut self) -> io::Result<()> {
+        let outcome = self.turns();
+        self.give_up();
+        self.metrics.set(ProcessWord::TurnSince, 0);
+        self.inbox.end();
+        outcome
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
+        loop {
+            for order in self.inbox.take_orders() {
+                self.carry_out(order);
+            }
+            if let Some(command) = self.inbox.take_command() {
+                return self.end(command);
+            }
+            self.check_takers()?;
+            self.review();
+            self.turn(self.exhausted)?;
+        }
+    }
+
+    fn check_takers(&self) -> io::Result<()> {
+        if self.balancer.has_takers() {
+            return Ok(());
+        }
+        Err(io::Error::other("no event loop is left that takes connections"))
+    }
+
+    /// One wait and what follows from it. Answers whether there was anything to read.
+    fn turn(&mut self, deadline: Option<Instant>) -> Result<bool, Errno> {
+        self.metrics.set(ProcessWord::TurnSince, 0);
+        self.watch.wait(deadline)?;
+        self.now = self.watch.now();
+        self.balancer.begin(self.now);
+        self.metrics.set(ProcessWord::TurnSince, self.now.as_nanos());
+        if self.metrics.get(ProcessWord::LoopTurns) > 0 {
+            self.metrics.record_turn(self.watch.busy());
+        }
+        self.metrics.add(ProcessWord::LoopTurns, 1);
+        if self.exhausted.is_some_and(|at| at <= self.now) {
+            self.exhausted = None;
+        }
+        let mut anything = false;
+        while let Some(watched) = self.watch.next_event() {
+            match watched {
+                // A connection may have ended, and with it a descriptor come free.
+                Watched::Woken => self.exhausted = None,
+                Watched::Readable(id) => anything |= self.read(id),
+            }
+        }
+        self.hand_over();
+        Ok(anything)
+    }
+
+    /// Reads a channel as far as there is room. Answers whether there was anything.
+    fn read(&mut self, id: u64) -> bool {
+        let mut free = 0;
+        for count in 0..MESSAGES_PER_TURN {
+            if !self.may_read() {
+                break;
+            }
+            // One that was closed earlier in the turn is not there any more.
+            let Some(inlet) = self.inlets.find(id) else { return count > 0 };
+            if free < AMPLE {
+                free = self.descriptors.free(self.balancer.connections());
+                if free < BATCH && free < next_batch(&inlet.channel) {
+                    self.report_shortage();
+                    break;
+                }
+            }
+            match inlet.channel.recv(&mut self.message[..], &mut self.fds) {
+                Ok(Received::Message { len }) => {
+                    free = free.saturating_sub(self.fds.len());
+                    self.admit(len);
+                }
+                Ok(Received::Empty) => return count > 0,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.report_malformed(&error),
+                ended => {
+                    let error = ended.err().map(tracing::field::display);
+                    tracing::error!(
+                        key = inlet.key,
+                        error,
+                        "a channel of connections has ended, and is closed"
+                    );
+                    self.inlets.close(&mut self.watch, id);
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes the connections of a message over.
+    fn admit(&mut self, len: usize) {
+        let mut fds = std::mem::take(&mut self.fds);
+        let mut origins = std::mem::take(&mut self.origins);
+        match decode(&self.message[..len], fds.len(), self.sites, &mut origins) {
+            Ok(()) => {
+                for (socket, origin) in fds.drain(..).zip(origins.drain(..)) {
+                    self.admit_one(socket, origin);
+                }
+            }
+            Err(malformed) => self.report_malformed(&malformed),
+        }
+        // Those of a message that was refused are closed.
+        fds.clear();
+        (self.fds, self.origins) = (fds, origins);
+    }
+
+    fn admit_one(&mut self, socket: OwnedFd, Origin { site, peer }: Origin) {
+        // The loop must not wait in a receive, whoever made the socket.
+        let fit = check_connection(&socket)
+            .and_then(|()| rustix::io::ioctl_fionbio(&socket, true).map_err(Into::into));
+        match fit {
+            Ok(()) => {
+                if let Err(arrival) = self.balancer.assign(Arrival { site, socket, peer }) {
+                    self.kept.push(arrival);
+                }
+            }
+            // Its peer has reset it on the way, or it never had one: nobody would be served.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                self.metrics.listener(site).add(ListenerWord::AcceptLost, 1);
+            }
+            Err(error) => self.report_malformed(&error),
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.kept.append(&mut self.balancer.hand_over());
+    }
+
+    /// Tries again what was kept.
+    fn offer_kept(&mut self) {
+        if self.kept.is_empty() || !self.balancer.has_room() {
+            return;
+        }
+        for arrival in std::mem::take(&mut self.kept) {
+            if let Err(arrival) = self.balancer.assign(arrival) {
+                self.kept.push(arrival);
+            }
+        }
+        self.hand_over();
+    }
+
+    /// Reads when it may, and otherwise asks to be told when a connection has ended.
+    fn review(&mut self) {
+        self.offer_kept();
+        let waits = !self.kept.is_empty() || !self.paused;
+        if waits && !self.may_read() {
+            self.room.ask();
+            // One may have ended before anybody asked.
+            self.offer_kept();
+        }
+        let may_read = self.may_read();
+        if may_read {
+            self.room.forget();
+        }
+        if self.inlets.watch_all(&mut self.watch, may_read).is_err() {
+            // Without memory for it nothing is reported; it is tried again.
+            self.exhausted = Some(self.now + RETRY_AFTER);
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        !self.paused && self.exhausted.is_none() && self.kept.is_empty() && self.balancer.has_room()
+    }
+
+    /// What a message brings would find no descriptor, and be lost: it is left where it is.
+    fn report_shortage(&mut self) {
+        self.metrics.add(ProcessWord::AcceptExhausted, 1);
+        self.exhausted = Some(self.now + RETRY_AFTER);
+        if let Some(suppressed) = self.shortages.pass(self.now) {
+            tracing::warn!(
+                connections = self.balancer.connections(),
+                suppressed,
+                "out of descriptors for new connections, which wait in the channel; raise the limit of open files"
+            );
+        }
+    }
+
+    fn report_malformed(&mut self, error: &dyn std::fmt::Display) {
+        self.metrics.add(ProcessWord::HandoverErrors, 1);
+        if let Some(suppressed) = self.malformed.pass(self.now) {
+            tracing::error!(%error, suppressed, "what was handed over is no connection, and closed");
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Adopt { key, channel } => self.inlets.add(Some(key), channel),
+            Order::Release { key } => self.inlets.release(&mut self.watch, key),
+            Order::Pause => self.paused = true,
+            Order::Resume => self.paused = false,
+        }
+    }
+
+    /// Ends. The loops are told last, and whatever came of the rest.
+    fn end(&mut self, command: Command) -> io::Result<()> {
+        let Command::Quit { grace } = command else {
+            self.inbox.tell_loops(command);
+            return Ok(());
+        };
+        tracing::debug!(connections = self.balancer.connections(), ?grace, "the receiver retires");
+        let deadline = self.now + grace;
+        let outcome = self.drain(deadline.min(self.now + LAST_WAIT));
+        // No limit stays none.
+        let left = if grace == Duration::MAX { grace } else { deadline.saturating_duration_since(self.now) };
+        let command = if self.inbox.is_stopped() { Command::Stop } else { Command::Quit { grace: left } };
+        self.inbox.tell_loops(command);
+        outcome
+    }
+
+    /// Reads the channels until they are empty: what an acceptor that has ended has left there.
+    fn drain(&mut self, deadline: Instant) -> io::Result<()> {
+        self.paused = false;
+        loop {
+            self.check_takers()?;
+            self.review();
+            let reads = self.inlets.are_watched();
+            // A turn that does not wait, while there may be something.
+            let until = if reads { self.now } else { self.exhausted.map_or(deadline, |at| at.min(deadline)) };
+            let anything = self.turn(Some(until))?;
+            let is_done = reads && !anything && self.kept.is_empty();
+            if is_done || self.now >= deadline || self.inbox.is_stopped() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// No loop will take what is still kept.
+    fn give_up(&mut self) {
+        let lost = std::mem::take(&mut self.kept);
+        if lost.is_empty() {
+            return;
+        }
+        tracing::error!(connections = lost.len(), "connections closed: no loop had room before the end");
+        for arrival in lost {
+            self.metrics.listener(arrival.site).add(ListenerWord::Overloaded, 1);
+        }
+    }
+}
+
+impl Drop for Receiver {
+    /// Whether it ran or not: a command that nobody has carried out goes to the loops.
+    fn drop(&mut self) {
+        self.inbox.end();
+    }
+}

@@ -1,0 +1,228 @@
+//! What a worker does with what it is handed: it serves it, leaves it to others, or refuses it.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use tidegate_engine::{Balance, FdChannel, ListenerWord, ProcessWord, Reason};
+
+use crate::descriptors::{Process, expect_patience, is_child, lower_the_limit, serve_with_little_room};
+use crate::support::{Client, PATIENCE, until};
+use crate::workers::{Front, Worker, total};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn what_a_dead_worker_has_not_read_goes_to_its_successor() {
+    let front = Front::start(Balance::RoundRobin, 1);
+    let first = front.worker(0, &[2]);
+    let mut served = [front.client(), front.client()];
+    served.iter_mut().for_each(Client::round_trip);
+    let mut waiting = front.clients(300);
+    // Its loop is full, so it reads one message more at the most; these go with it.
+    until(|| front.metrics.get(ProcessWord::LoopTurns) >= 2);
+    first.handle.stop();
+    drop(first);
+    let successor = front.worker(0, &[1000]);
+    let mut lost = 0;
+    for client in &mut waiting {
+        lost += usize::from(!was_served(client));
+    }
+    assert!(lost <= 16, "{lost}");
+    assert_eq!(successor.accepted(), 300 - lost as u64);
+    served.iter_mut().for_each(|client| assert!(!was_served(client)));
+}
+
+/// Whether a client is answered, and not cut off.
+fn was_served(client: &mut Client) -> bool {
+    let mut said = [0; 8];
+    let got = client.stream().read_exact(&mut said);
+    got.is_ok() && &said == b"at last\n"
+}
+
+#[test]
+fn a_retiring_worker_serves_what_its_channel_holds() {
+    let mut front = Front::start(Balance::RoundRobin, 1);
+    let mut worker = Worker::build(&[7], front.receiving(0));
+    let clients = front.clients(300);
+    front.handle.quit(LONG);
+    front.join();
+    // Told to quit before it has read anything, with a loop that has room for a few at a time.
+    worker.handle.quit(LONG);
+    worker.run();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            let waiting = move || client.expect("at last");
+            std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, waiting).unwrap();
+        }
+    });
+    worker.join();
+    assert_eq!(worker.accepted(), 300);
+}
+
+#[test]
+fn a_neighbour_reads_the_channel_that_it_has_adopted_until_it_is_released() {
+    let front = Front::start(Balance::RoundRobin, 2);
+    let neighbour = front.worker(0, &[1000]);
+    neighbour.handle.adopt(7, front.receiving(1));
+    for _ in 0..20 {
+        front.client().round_trip();
+    }
+    assert_eq!(neighbour.accepted(), 20);
+    let successor = front.worker(1, &[1000]);
+    neighbour.handle.release(7);
+    for _ in 0..100 {
+        front.client().round_trip();
+    }
+    assert_eq!(neighbour.accepted() + successor.accepted(), 120);
+    assert!(successor.accepted() > 0);
+    neighbour.handle.release(7);
+}
+
+#[test]
+fn a_paused_worker_receives_nothing_and_a_neighbour_has_its_share() {
+    let front = Front::start(Balance::RoundRobin, 2);
+    let workers = [front.worker(0, &[1000]), front.worker(1, &[1000])];
+    workers[1].handle.pause(None);
+    // One listener is paused where it is accepted from.
+    workers[0].handle.pause(Some(0));
+    // It may not have heard yet: what it gets until then it serves.
+    let mut clients = front.clients(50);
+    workers[0].handle.adopt(1, front.receiving(1));
+    clients.iter_mut().for_each(|client| client.expect("at last"));
+    until(|| {
+        let before = workers[1].accepted();
+        (0..10).for_each(|_| front.client().round_trip());
+        workers[1].accepted() == before
+    });
+    workers[0].handle.release(1);
+    workers[1].handle.resume(None);
+    let before = workers[1].accepted();
+    (0..50).for_each(|_| front.client().round_trip());
+    assert!(workers[1].accepted() > before);
+}
+
+#[test]
+fn what_was_received_is_served_when_there_is_room_though_the_worker_is_paused() {
+    let (sending, receiving) = FdChannel::pair().unwrap();
+    let worker = Worker::start(&[1], receiving);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (mut clients, mut accepted) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        clients.push(Client::new(listener.local_addr().unwrap()));
+        accepted.push(listener.accept().unwrap().0);
+    }
+    clients.iter().for_each(|client| client.send("echo at last\n"));
+    // In one message, for a loop with one place.
+    let mut message = vec![1, 3];
+    message.resize(2 + 3 * 30, 0);
+    let fds: Vec<_> = accepted.iter().map(AsFd::as_fd).collect();
+    sending.send(&message, &fds).unwrap();
+    clients[0].expect("at last");
+    worker.handle.pause(None);
+    for mut client in clients.split_off(1) {
+        drop(clients.pop());
+        client.expect("at last");
+        clients.push(client);
+    }
+    assert_eq!((worker.accepted(), worker.errors()), (3, 0));
+}
+
+#[test]
+fn what_is_no_connection_is_refused_and_the_worker_lives() {
+    let (sending, receiving) = FdChannel::pair().unwrap();
+    let worker = Worker::start(&[100], receiving);
+    let file = File::open("/dev/null").unwrap();
+    let (stream, mut peer) = UnixStream::pair().unwrap();
+    let record = |site: u8| {
+        let mut message = vec![1, 1, 0, 0, 0, site];
+        message.resize(32, 0);
+        message
+    };
+    // Not a message; no descriptor; too many; no such listener; too long.
+    sending.send(b"hello", &[]).unwrap();
+    sending.send(&record(0), &[]).unwrap();
+    sending.send(&record(0), &[stream.as_fd(), stream.as_fd()]).unwrap();
+    sending.send(&record(1), &[stream.as_fd()]).unwrap();
+    sending.send(&[1; 5000], &[stream.as_fd(); 20]).unwrap();
+    // No socket; a listening one; one of packets.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (packets, _other) = FdChannel::pair().unwrap();
+    sending.send(&record(0), &[file.as_fd()]).unwrap();
+    sending.send(&record(0), &[packets.as_fd()]).unwrap();
+    sending.send(&record(0), &[listener.as_fd()]).unwrap();
+    until(|| worker.errors() == 7 && worker.metrics.listener(0).get(ListenerWord::AcceptLost) == 1);
+    assert_eq!(worker.accepted(), 0);
+    drop(stream);
+    // Nobody has a copy of it any more.
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    // A connection among them is served, though its socket waits by default.
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    sending.send(&record(0), &[accepted.as_fd()]).unwrap();
+    drop(accepted);
+    Client::over(client).round_trip();
+    assert_eq!(worker.accepted(), 1);
+}
+
+#[test]
+fn nothing_stays_open_when_a_worker_has_come_and_gone() {
+    if !is_child() {
+        return Process::run_test("receiving::nothing_stays_open_when_a_worker_has_come_and_gone");
+    }
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let front = Front::start(Balance::RoundRobin, 2);
+    let mut before = open();
+    for round in 0..3 {
+        let workers = [front.worker(0, &[100]), front.worker(1, &[50, 50])];
+        workers[0].handle.adopt(1, front.receiving(1));
+        let mut clients: Vec<Client> = (0..100).map(|_| front.client()).collect();
+        clients.iter_mut().for_each(Client::round_trip);
+        front.channels[1].0.send(b"rubbish", &[front.channels[0].0.as_fd()]).unwrap();
+        drop(clients);
+        until(|| workers.iter().map(Worker::errors).sum::<u64>() == 1);
+        assert_eq!(total(&workers), 100);
+        drop(workers);
+        if round == 0 {
+            // What the process opened for good in the first round.
+            before = open();
+        }
+        assert_eq!(open(), before, "{round}");
+    }
+}
+
+/// The child's life, in which a worker finds no descriptor for what its channel holds.
+fn serve() {
+    lower_the_limit();
+    let front = Front::start(Balance::RoundRobin, 1);
+    let worker = front.worker(0, &[500]);
+    let (metrics, acceptor) = (worker.metrics.clone(), front.metrics.clone());
+    serve_with_little_room(front.address, || {
+        let exhausted =
+            metrics.get(ProcessWord::AcceptExhausted) + acceptor.get(ProcessWord::AcceptExhausted);
+        (exhausted, acceptor.listener(0).get(ListenerWord::Overloaded) + worker.errors())
+    });
+}
+
+#[test]
+fn without_descriptors_peers_wait_and_nobody_spins() {
+    if is_child() {
+        return serve();
+    }
+    expect_patience(Process::of_test("receiving::without_descriptors_peers_wait_and_nobody_spins"));
+}
+
+#[test]
+fn orders_for_a_receiver_that_never_ran_reach_the_loops() {
+    let (_sending, receiving) = FdChannel::pair().unwrap();
+    let mut worker = Worker::build(&[9, 9], receiving);
+    worker.handle.quit(LONG);
+    worker.receiver = None;
+    worker.handle.stop();
+    worker.join();
+    assert_eq!(worker.members[0].closed(Reason::STOPPED), 0);
+}

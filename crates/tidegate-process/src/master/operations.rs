@@ -1,0 +1,248 @@
+//! Reloads, upgrades and replacements as the driver sees them: who asked, what is made ready, and what is answered.
+//!
+//! The one invariant: whoever asked for an operation is answered once, by the end of the operation that began after the
+//! request.
+
+use super::children::Running;
+use super::clients::{ClientId, Ready};
+use super::hooks::{Begin, ChildAnswer, ControlAnswer, MasterHooks, Whom};
+use super::plan::Amendment;
+use super::{Clients, Master, Plan};
+use crate::clock;
+use crate::control::ToChild;
+use crate::role::Role;
+use crate::supervisor::{ChildId, Event, Operation, Outcome, Why};
+use std::sync::Arc;
+use tidegate_sys::signal::{self, Signal};
+
+/// A client that waits for the end of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) client: ClientId,
+    pub(super) begin: Begin,
+    pub(super) operation: Operation,
+    /// So many of that kind end before its own does.
+    pub(super) skip: u32,
+}
+
+impl<H: MasterHooks> Master<H> {
+    pub(super) fn on_client(&mut self, ready: Ready) -> Option<u8> {
+        let now = clock::now();
+        let (client, request) = self.clients.as_mut()?.on_ready(ready, now)?;
+        tracing::debug!(request = %request.escape_ascii(), "control request");
+        let snapshot = self.snapshot();
+        match self.hooks.on_control(&request, &snapshot) {
+            ControlAnswer::Now(body) => {
+                self.answer(client, body);
+                None
+            }
+            ControlAnswer::Signal { body, signal } => {
+                self.answer(client, body);
+                tracing::info!(signal = signal::name(signal), "asked by a control request");
+                self.signal(signal)
+            }
+            ControlAnswer::Accept { body, worker, accepts } => {
+                self.answer(client, body);
+                let child = self.worker(worker)?;
+                self.handle(if accepts { Event::Resume { child } } else { Event::Pause { child } })
+            }
+            ControlAnswer::Begin(begin) => self.begin(client, begin),
+            ControlAnswer::Ask { text, whom } => {
+                self.ask(client, request, &text, whom);
+                None
+            }
+        }
+    }
+
+    /// The worker of this number in the current generation, unless it retires.
+    fn worker(&self, index: u32) -> Option<ChildId> {
+        let generation = self.supervisor.generation();
+        let is_meant = |(_, slot): &(ChildId, &crate::supervisor::Slot)| {
+            slot.role == Role::Worker(index) && slot.generation == generation && !slot.is_retired
+        };
+        self.supervisor.children().find(is_meant).map(|(id, _)| id)
+    }
+
+    fn begin(&mut self, client: ClientId, begin: Begin) -> Option<u8> {
+        let (operation, event) = match begin {
+            Begin::Reload => (Operation::Reload, Event::Signal(Signal::HUP)),
+            Begin::Upgrade => (Operation::Upgrade, Event::Signal(Signal::USR2)),
+            Begin::Replace(worker) => {
+                let Some(child) = self.worker(worker) else {
+                    let why = format!("there is no worker {worker} that serves");
+                    let body = self.hooks.on_done(Operation::Replace(ChildId(u32::MAX)), Err(&why));
+                    self.answer(client, body);
+                    return None;
+                };
+                (Operation::Replace(child), Event::Replace { child })
+            }
+        };
+        // A reload that is under way has read the configuration already; a worker is replaced once for all who ask.
+        let is_next = !matches!(begin, Begin::Replace(_)) && self.supervisor.operation() == Some(operation);
+        let skip = u32::from(is_next);
+        tracing::info!(?begin, "asked by a control request");
+        self.waiting.push(Waiting { client, begin, operation, skip });
+        self.handle(event)
+    }
+
+    fn ask(&mut self, client: ClientId, request: Vec<u8>, text: &str, whom: Whom) {
+        let is_meant = |role: Role, generation: u32| match whom {
+            Whom::All => role != Role::Probe,
+            Whom::Accepting => matches!(role, Role::Worker(_) | Role::Acceptor),
+            Whom::Workers => matches!(role, Role::Worker(_)),
+            Whom::Worker { generation: of, index } => role == Role::Worker(index) && generation == of,
+        };
+        let meant = self.running.iter().filter(|(_, child)| is_meant(child.role, child.generation));
+        let children: Vec<_> = meant
+            .map(|(id, child)| {
+                let (role, generation, pid) = (child.role, child.generation, child.process.pid());
+                (*id, ChildAnswer { role, generation, pid, answer: None })
+            })
+            .collect();
+        let asked: Vec<ChildId> = children.iter().map(|(id, _)| *id).collect();
+        let ticket = self.questions.open(client, request, children, clock::now());
+        for child in asked {
+            self.tell(child, &ToChild::Ask { ticket, text: text.to_owned() });
+        }
+    }
+
+    /// Answers what can be answered, and lets the clients go that are done.
+    pub(super) fn look_after_clients(&mut self) {
+        let now = clock::now();
+        while let Some(question) = self.questions.next_closed(now) {
+            let answers: Vec<ChildAnswer> = question.answers.into_iter().map(|(_, answer)| answer).collect();
+            let body = self.hooks.on_answers(&question.request, &answers);
+            self.answer(question.client, body);
+        }
+        if let Some(clients) = &mut self.clients {
+            clients.sweep(now);
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, body: Vec<u8>) {
+        if let Some(clients) = &mut self.clients {
+            clients.answer(client, body, clock::now());
+        }
+    }
+
+    /// Has the hooks make the plan of a generation.
+    pub(super) fn prepare(&mut self, generation: u32) -> Event {
+        self.why = None;
+        let operation = self.supervisor.operation().unwrap_or(Operation::Reload);
+        self.hooks.on_begun(operation);
+        match self.hooks.prepare(generation) {
+            Ok(mut plan) => {
+                let crew = plan.crew();
+                self.amend(std::mem::take(&mut plan.amendments));
+                self.plans.insert(generation, (plan, self.program.clone()));
+                Event::Prepared { generation, crew }
+            }
+            Err(why) => {
+                self.why = Some(why);
+                Event::PrepareFailed { generation }
+            }
+        }
+    }
+
+    /// Has children of the generation that serves accept from sockets that were opened for the next one.
+    fn amend(&mut self, amendments: Vec<Amendment>) {
+        let generation = self.supervisor.generation();
+        let Some((plan, _)) = self.plans.get_mut(&generation) else { return };
+        for Amendment { role, name, fd } in amendments {
+            if let Some(spec) = plan.children.iter_mut().find(|spec| spec.role == role) {
+                spec.covered.push(name.clone());
+                spec.fds.push((name.clone(), Arc::clone(&fd)));
+            }
+            // To itself it is as if it covered for itself, without an end.
+            let is_meant = |it: &&Running| it.role == role && it.generation == generation;
+            for running in self.running.values().filter(is_meant) {
+                running.cover(role.index().unwrap_or(0), &[(name.clone(), Arc::clone(&fd))]);
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self, generation: u32) {
+        if let Some((Plan { limits, user, .. }, _)) = self.plans.get(&generation) {
+            self.limits = *limits;
+            self.user.clone_from(user);
+            self.supervisor.set_limits(self.limits);
+        }
+        // There is no way back from here. Nobody of an older generation is started again, and what only it listened on is
+        // closed when its workers have let go of it.
+        self.before = None;
+        self.plans.retain(|number, _| *number >= generation);
+        tracing::info!(generation, "generation serves");
+        self.hooks.on_committed(generation);
+    }
+
+    /// Tells everybody who asked for it how an operation has ended.
+    pub(super) fn done(&mut self, operation: Operation, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Done { generation } => Ok(generation),
+            Outcome::Failed(why) => Err(self.explain(why)),
+        };
+        match &result {
+            Ok(generation) => tracing::info!(?operation, generation, "operation is done"),
+            Err(why) => tracing::error!(?operation, why, "operation failed; everything is as before"),
+        }
+        self.why = None;
+        self.next = None;
+        let body = self.hooks.on_done(operation, result.as_ref().copied().map_err(String::as_str));
+        let mut answered = Vec::new();
+        self.waiting.retain_mut(|waiting| {
+            if waiting.operation != operation {
+                return true;
+            }
+            if waiting.skip > 0 {
+                waiting.skip -= 1;
+                return true;
+            }
+            answered.push(waiting.client);
+            false
+        });
+        for client in answered {
+            self.answer(client, body.clone());
+        }
+    }
+
+    /// Why an operation has failed, for people.
+    fn explain(&mut self, why: Why) -> String {
+        let detail = self.why.take();
+        let with = |text: String| match &detail {
+            Some(detail) => format!("{text}: {detail}"),
+            None => text,
+        };
+        match why {
+            Why::Prepare => detail.unwrap_or_else(|| "the configuration cannot be served".to_owned()),
+            Why::Child { child, status } => {
+                let role = self.supervisor.child(child).map_or(Role::Probe, |slot| slot.role);
+                let name = role.title();
+                let name = name.strip_prefix("tidegate: ").unwrap_or(&name);
+                with(match status {
+                    Some(status) => format!("{name} ended with {status} before it was ready"),
+                    None => format!("{name} was not ready in time"),
+                })
+            }
+            Why::Probe { status: Some(status) } => with(format!(
+                "the program at {} was tried out, and ended with {status}",
+                self.program.path.display()
+            )),
+            Why::Probe { status: None } => with(format!(
+                "the program at {} was tried out, and was not ready in time",
+                self.program.path.display()
+            )),
+            Why::TakeOver => with("the new program cannot be executed".to_owned()),
+            Why::Reverted => with("the new program gave up, and the old one goes on".to_owned()),
+            Why::Stopping => "the server is stopping".to_owned(),
+            Why::Busy => with("another operation is under way".to_owned()),
+        }
+    }
+
+    /// Clients that wait for an operation, with what is to be known of them.
+    pub(super) fn waiting_clients(
+        &self,
+    ) -> impl Iterator<Item = (&Waiting, &std::os::unix::net::UnixStream)> {
+        let stream = |id: ClientId| self.clients.as_ref().and_then(|clients: &Clients| clients.stream(id));
+        self.waiting.iter().filter_map(move |waiting| Some((waiting, stream(waiting.client)?)))
+    }
+}

@@ -1,0 +1,231 @@
+//! `Generation`: one configuration with its sockets and counters, and the children that are to serve it.
+//!
+//! ```text
+//!  reuseport: slot t, over all workers, polls the sockets i with i mod slots = t     shared: every slot polls all of them
+//!  handoff:   the acceptor polls all of them, and hands what it accepts over through one channel for each worker
+//! ```
+//!
+//! Invariant: whatever is bound for a generation is accepted from as soon as it is bound. Sockets that make a group of the
+//! generation before larger get connections at once, so that generation accepts from them, too.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_engine::Metrics;
+use tidegate_process::systemd::ActivatedSockets;
+use tidegate_process::{Amendment, ChildSpec, Plan, Role};
+use tidegate_sys::fd_channel::FdChannel;
+use tidegate_sys::shared::SharedMemory;
+
+use super::handout::{HANDOUT_FD, Handout, metrics_name};
+use super::worker::SharedWords;
+use crate::config::Accept;
+use crate::sockets::Bound;
+use crate::status::{StatusSource, View};
+use crate::{Error, ServerBuilder};
+
+/// A configuration that is, was or is about to be served.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) number: u32,
+    pub(crate) server: ServerBuilder,
+    pub(crate) workers: u32,
+    /// In the order of the listeners.
+    pub(crate) bound: Vec<Bound>,
+    pub(crate) view: View,
+    pub(crate) metrics: Arc<OwnedFd>,
+    pub(crate) is_committed: bool,
+}
+
+/// Counters that several processes share, and their memory.
+pub(crate) fn shared_metrics(places: usize, listeners: usize) -> Result<(Metrics, Arc<OwnedFd>), Error> {
+    let words = Metrics::words_needed(places, listeners);
+    let memory = SharedMemory::create("tidegate-metrics", words * size_of::<u64>())
+        .map_err(Error::system("making the counters"))?;
+    let fd = memory.as_fd().try_clone_to_owned().map_err(Error::system("sharing the counters"))?;
+    Ok((Metrics::new(Arc::new(SharedWords(memory)), listeners), Arc::new(fd)))
+}
+
+impl Generation {
+    /// Binds what is not bound yet. `before` is the generation that serves, if one does.
+    pub(crate) fn new(
+        number: u32,
+        server: ServerBuilder,
+        before: Option<&Self>,
+        given: &mut ActivatedSockets,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let workers = server.worker_count();
+        let before = before.map_or(&[][..], |before| &before.bound);
+        let bound = server.bind_beside(workers, before, given, patience)?;
+        let places = server.layout().places(usize::try_from(workers).unwrap_or(usize::MAX));
+        let (metrics, fd) = shared_metrics(places, server.listeners.len())?;
+        let listeners = server.listener_metas(bound.iter().map(|bound| bound.address.as_str()));
+        let view = View { generation: number.into(), metrics, listeners, layout: server.layout() };
+        Ok(Self { number, server, workers, bound, view, metrics: fd, is_committed: false })
+    }
+
+    /// The children that serve it. `status` has the counters of all others that they are to see, whose memory is in
+    /// `metrics`.
+    pub(crate) fn plan(
+        &self,
+        status: &StatusSource,
+        metrics: &[(u64, Arc<OwnedFd>)],
+    ) -> Result<Vec<ChildSpec>, Error> {
+        let handout = Handout::new(self.number, &self.server.config, status).file()?;
+        let common = |role| {
+            let spec = ChildSpec::new(role).fd(HANDOUT_FD, Arc::clone(&handout));
+            metrics.iter().fold(spec, |spec, (number, fd)| spec.fd(metrics_name(*number), Arc::clone(fd)))
+        };
+        let mut acceptor = self.hands_over().then(|| common(Role::Acceptor));
+        let mut children = Vec::new();
+        for index in 0..self.workers {
+            let mut child = common(Role::Worker(index));
+            if let Some(acceptor) = &mut acceptor {
+                // Both ends are kept here: what waits in the channel outlives the worker.
+                let (sends, receives) = FdChannel::pair().map_err(Error::system("making a channel"))?;
+                child = child.covered_fd(HANDOFF_FD, Arc::new(receives.into()));
+                acceptor.fds.push((format!("{HANDOFF_PREFIX}{index}"), Arc::new(sends.into())));
+            } else {
+                for (name, fd) in self.sockets_of(index) {
+                    child = child.covered_fd(name, fd);
+                }
+            }
+            children.push(child);
+        }
+        if let Some(mut acceptor) = acceptor {
+            for (listener, bound) in self.bound.iter().enumerate() {
+                for (number, fd) in bound.sockets.iter().enumerate() {
+                    acceptor.fds.push((listen_name(listener, 0, number, false), Arc::clone(fd)));
+                }
+            }
+            children.push(acceptor);
+        }
+        Ok(children)
+    }
+
+    pub(crate) fn hands_over(&self) -> bool {
+        self.server.config.process.accept == Accept::Handoff
+    }
+
+    /// What worker `index` accepts from.
+    fn sockets_of(&self, index: u32) -> Vec<(String, Arc<OwnedFd>)> {
+        let slots = self.server.slots_per_worker();
+        let first = usize::try_from(index).unwrap_or(0) * slots;
+        let mut sockets = Vec::new();
+        for (listener, bound) in self.bound.iter().enumerate() {
+            for slot in 0..slots {
+                for (number, fd) in bound.for_slot(first + slot) {
+                    sockets.push((listen_name(listener, slot, number, bound.is_shared()), Arc::clone(fd)));
+                }
+            }
+        }
+        sockets
+    }
+
+    /// Takes the sockets in that were added for the next generation, and says who of this one accepts from them.
+    pub(crate) fn grow(&mut self, next: &[Bound]) -> Vec<Amendment> {
+        let slots = self.server.slots_per_worker();
+        let (hands_over, workers) = (self.hands_over(), self.workers);
+        let mut amendments = Vec::new();
+        for (listener, bound) in self.bound.iter_mut().enumerate() {
+            let Some(grown) = next.iter().find(|next| next.is(&bound.name, &bound.configured)) else {
+                continue;
+            };
+            let had = bound.sockets.len();
+            bound.sockets.extend(grown.sockets.iter().skip(had).cloned());
+            for (number, fd) in bound.sockets.iter().enumerate().skip(had) {
+                let mut add = |role, slot| {
+                    let name = listen_name(listener, slot, number, bound.is_shared());
+                    amendments.push(Amendment { role, name, fd: Arc::clone(fd) });
+                };
+                if hands_over {
+                    add(Role::Acceptor, 0);
+                    continue;
+                }
+                for index in 0..workers {
+                    let first = usize::try_from(index).unwrap_or(0) * slots;
+                    let is_its = |slot: &usize| bound.for_slot(first + slot).any(|(its, _)| its == number);
+                    (0..slots).filter(is_its).for_each(|slot| add(Role::Worker(index), slot));
+                }
+            }
+        }
+        amendments
+    }
+
+    /// Adds what the generation before it has to accept from until then.
+    pub(crate) fn into_plan(
+        children: Vec<ChildSpec>,
+        amendments: Vec<Amendment>,
+        server: &ServerBuilder,
+    ) -> Plan {
+        Plan { children, limits: server.process_limits(), user: server.credentials.clone(), amendments }
+    }
+
+    /// Lets the listeners go that another generation does not have.
+    pub(crate) fn release(&mut self, kept: &[Bound]) {
+        for bound in self.bound.drain(..) {
+            if !kept.iter().any(|kept| kept.is(&bound.name, &bound.configured)) {
+                tracing::info!(listener = bound.name, address = bound.address, "no longer listening");
+                bound.remove_file();
+            }
+        }
+    }
+}
+
+/// The name of a listening socket: the number of the listener, the slot in the worker, the number of the socket.
+fn listen_name(listener: usize, slot: usize, number: usize, shared: bool) -> String {
+    let suffix = if shared { SHARED_SUFFIX } else { "" };
+    format!("{LISTEN_PREFIX}{listener}:{slot}:{number}{suffix}")
+}
+
+/// What a descriptor is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A socket that listens.
+    Listen { listener: usize, slot: usize, shared: bool },
+    /// The end of a channel through which connections come.
+    Handoff,
+}
+
+impl Source {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        if name == HANDOFF_FD {
+            return Some(Self::Handoff);
+        }
+        let rest = name.strip_prefix(LISTEN_PREFIX)?;
+        let (rest, shared) = match rest.strip_suffix(SHARED_SUFFIX) {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let mut numbers = rest.split(':').map(|number| number.parse().ok());
+        let (listener, slot) = (numbers.next()??, numbers.next()??);
+        Some(Self::Listen { listener, slot, shared })
+    }
+}
+
+/// What the names of listening sockets begin with.
+pub(crate) const LISTEN_PREFIX: &str = "listen:";
+/// Marks a socket that all workers poll.
+const SHARED_SUFFIX: &str = ":shared";
+/// The end of a worker's channel that it receives from.
+pub(crate) const HANDOFF_FD: &str = "handoff";
+/// The ends that the acceptor sends through, with the number of the worker.
+pub(crate) const HANDOFF_PREFIX: &str = "handoff:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_a_descriptor_is() {
+        let listen = |shared| Some(Source::Listen { listener: 3, slot: 1, shared });
+        assert_eq!(Source::parse(&listen_name(3, 1, 7, false)), listen(false));
+        assert_eq!(Source::parse(&listen_name(3, 1, 7, true)), listen(true));
+        assert_eq!(Source::parse(HANDOFF_FD), Some(Source::Handoff));
+        for other in ["", "listen:", "listen:1", "listen:x:0:0", "metrics:1"] {
+            assert_eq!(Source::parse(other), None, "{other}");
+        }
+    }
+}
