@@ -63,7 +63,7 @@ pub(crate) enum CommandArgs {
         #[command(flatten)]
         patience: PatienceArgs,
     },
-    /// Replaces the running program by a new one without losing a connection
+    /// Replaces the running program by the one that stands at its path now, without losing a connection
     Upgrade {
         #[command(flatten)]
         config: ConfigArgs,
@@ -79,7 +79,7 @@ pub(crate) enum CommandArgs {
         #[command(flatten)]
         patience: PatienceArgs,
     },
-    /// Stops accepting on a listener or in a worker; what is connected stays
+    /// Stops accepting on a listener, or in a worker, for which the others then accept; what is connected stays
     Pause {
         #[command(flatten)]
         config: ConfigArgs,
@@ -118,7 +118,7 @@ pub(crate) enum CommandArgs {
         #[arg(value_parser = connection_id)]
         id: String,
     },
-    /// Changes the log level of the running server, until it is changed again or reloaded
+    /// Changes the log level of the running server, until it is changed again or the server ends; a reload keeps it
     Loglevel {
         #[command(flatten)]
         config: ConfigArgs,
@@ -131,7 +131,7 @@ pub(crate) enum CommandArgs {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Shows the processes and the listeners of the server
+    /// Shows the generations, processes, listeners and threads of the server
     Status {
         #[command(flatten)]
         config: ConfigArgs,

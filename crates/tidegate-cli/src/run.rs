@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -96,8 +97,13 @@ fn take_title() -> anyhow::Result<()> {
     let mut args = std::env::args_os();
     let title = args.next().unwrap_or_default();
     if title != OsStr::new(TITLE) {
+        // A name without a folder was looked for in PATH; a relative one means nothing in the folder of a daemon.
+        let program = match Path::new(&title).components().count() {
+            0 | 1 => title,
+            _ => std::path::absolute(title).context("the current folder")?.into_os_string(),
+        };
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(TITLE).args(args).env(tidegate::ENV_PROGRAM, title);
+        command.arg0(TITLE).args(args).env(tidegate::ENV_PROGRAM, program);
         return Err(command.exec()).context("executing /proc/self/exe to take the title of the master");
     }
     rustix::thread::set_name(c"tidegate").context("setting the name of the process")

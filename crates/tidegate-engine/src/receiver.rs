@@ -164,13 +164,13 @@ impl Receiver {
                 }
                 Ok(Received::Empty) => return count > 0,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => self.report_malformed(&error),
-                ended => {
-                    let error = ended.err().map(tracing::field::display);
-                    tracing::error!(
-                        key = inlet.key,
-                        error,
-                        "a channel of connections has ended, and is closed"
-                    );
+                Ok(Received::Closed) => {
+                    // As it should when whoever handed over has ended: what was in the channel has been read.
+                    tracing::debug!(key = inlet.key, "a channel of connections has ended");
+                    self.inlets.close(&mut self.watch, id);
+                }
+                Err(error) => {
+                    tracing::error!(key = inlet.key, %error, "a channel of connections is broken, and is closed");
                     self.inlets.close(&mut self.watch, id);
                 }
             }
@@ -288,6 +288,10 @@ impl Receiver {
             self.inbox.tell_loops(command);
             return Ok(());
         };
+        // What was ordered before the command may have come between the last look at the orders and that at the command.
+        for order in self.inbox.take_orders() {
+            self.carry_out(order);
+        }
         tracing::debug!(connections = self.balancer.connections(), ?grace, "the receiver retires");
         let deadline = self.now + grace;
         let outcome = self.drain(deadline.min(self.now + LAST_WAIT));

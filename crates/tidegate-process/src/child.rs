@@ -46,6 +46,27 @@ impl Part {
 }
 
 /// This process, when it is a child of a master.
+///
+/// ```no_run
+/// use std::os::fd::OwnedFd;
+/// use tidegate_process::{Child, ChildEvent};
+///
+/// # fn accept_from(_: &[(String, OwnedFd)]) {}
+/// # fn let_go() {}
+/// fn serve(mut child: Child) -> std::io::Result<()> {
+///     accept_from(&child.take_fds_with_prefix("listen:"));
+///     child.ready()?;
+///     loop {
+///         match child.wait_event(None)? {
+///             Some(ChildEvent::Ping) => child.pong()?,
+///             Some(ChildEvent::Cover { fds, .. }) => accept_from(&fds),
+///             Some(ChildEvent::Stop) => return Ok(()),
+///             Some(ChildEvent::Quit(_) | ChildEvent::MasterGone) => let_go(),
+///             _ => {}
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Child {
     role: Role,

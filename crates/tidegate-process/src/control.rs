@@ -315,9 +315,15 @@ impl Channel {
         // One byte more than a message has, so that a longer packet is seen as such and not cut.
         let mut packet = [0; MAX_PACKET_BYTES + 1];
         fds.clear();
+        let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
         let received = match self.0.recv(&mut packet, fds) {
-            // Of what was not read the kernel says no more than this (unix(7)).
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Received::Closed),
+            // The other side has closed without reading all. The kernel says so once, and before what that side has sent,
+            // which is still there (unix(7)).
+            Err(error) if is_reset(&error) => self.0.recv(&mut packet, fds),
+            other => other,
+        };
+        let received = match received {
+            Err(error) if is_reset(&error) => return Ok(Received::Closed),
             // That packet is gone, and the next one may be good.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Ok(Received::Invalid(DecodeError::Packet(error.to_string())));
@@ -429,6 +435,18 @@ mod tests {
         );
         assert_eq!(child.recv::<ToChild>(&mut fds).unwrap(), Received::Closed);
         assert_eq!(child.send(&ToMaster::Ready).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_was_said_arrives_from_a_child_that_did_not_read_all() {
+        let mut fds = Vec::new();
+        let (master, fd) = Channel::pair().unwrap();
+        let child = Channel::from_fd(fd).unwrap();
+        master.send(&ToChild::Ping).unwrap();
+        child.send(&ToMaster::Ready).unwrap();
+        drop(child);
+        assert_eq!(master.recv(&mut fds).unwrap(), Received::Message(ToMaster::Ready));
+        assert_eq!(master.recv::<ToMaster>(&mut fds).unwrap(), Received::Closed);
     }
 
     #[test]

@@ -164,6 +164,16 @@ impl AsFd for ControlSocket {
 
 /// Asks the master at `path`, and returns its answer. Each step takes at most `timeout`, which is not zero.
 ///
+/// ```no_run
+/// use std::path::Path;
+/// use std::time::Duration;
+/// use tidegate_process::control_socket::request;
+///
+/// let answer = request(Path::new("/run/tidegate/control.sock"), b"reload", Duration::from_secs(120))?;
+/// println!("{}", String::from_utf8_lossy(&answer));
+/// # Ok::<(), tidegate_process::control_socket::ControlSocketError>(())
+/// ```
+///
 /// # Errors
 ///
 /// See [`ControlSocketError`]; `NotFound` and `ConnectionRefused` as the source mean that no master runs.

@@ -34,7 +34,7 @@ use crate::snapshot::{ChildSnapshot, ChildState, Snapshot};
 use crate::supervisor::{ChildId, Event, Limits, Order, Supervisor};
 
 use children::{Running, Start, StartError};
-use clients::{Clients, Ready};
+use clients::{ClientId, Clients, Ready};
 use operations::Waiting;
 use questions::Questions;
 
@@ -137,6 +137,8 @@ pub struct Master<H> {
     last_pids: BTreeMap<ChildId, u32>,
     clients: Option<Clients>,
     waiting: Vec<Waiting>,
+    /// Requests that another image was asked, and has not answered.
+    unanswered: Vec<(ClientId, Vec<u8>)>,
     questions: Questions,
     hooks: H,
     started: Instant,
@@ -179,6 +181,7 @@ impl<H: MasterHooks> Master<H> {
             last_pids: BTreeMap::new(),
             clients: control.map(Clients::new),
             waiting: Vec::new(),
+            unanswered: Vec::new(),
             questions: Questions::default(),
             hooks,
             started: clock::now(),
@@ -330,7 +333,9 @@ impl<H: MasterHooks> Master<H> {
             Ok(running) => {
                 let (role, generation, pid) = (running.role, running.generation, running.process.pid());
                 tracing::info!(%role, generation, pid, "child started");
-                for text in self.hooks.first_words() {
+                // A probe is not asked anything, and ends without reading.
+                let words = if role == Role::Probe { Vec::new() } else { self.hooks.first_words() };
+                for text in words {
                     running.tell(&ToChild::Ask { ticket: NOBODY, text });
                 }
                 self.running.insert(child, running);
@@ -340,7 +345,7 @@ impl<H: MasterHooks> Master<H> {
                 let role = self.supervisor.child(child).map(|slot| slot.role.to_string());
                 let error = chain(&error);
                 tracing::error!(role, error, "child cannot be started");
-                self.why = Some(error);
+                self.why = self.supervisor.operation().map(|_| error);
                 Event::SpawnFailed { child }
             }
         };
@@ -409,6 +414,9 @@ impl<H: MasterHooks> Master<H> {
         if signal == Signal::USR1 {
             self.hooks.on_reopen();
         }
+        if !matches!(signal, Signal::TERM | Signal::INT | Signal::QUIT) {
+            return self.handle(Event::Signal(signal));
+        }
         let delay = self.hooks.shutdown_delay();
         // Who asks twice does not want to wait until balancers have noticed.
         if signal == Signal::QUIT
@@ -474,8 +482,10 @@ impl<H: MasterHooks> Master<H> {
             return Ok(Some(code));
         }
         let Some(status) = self.running.get(&child).and_then(Running::reap) else { return Ok(None) };
+        // Why one ends beside an operation is not why a later one fails.
         if let Some(ended) = self.running.remove(&child)
             && ended.failed.is_some()
+            && self.supervisor.operation().is_some()
         {
             self.why = ended.failed;
         }

@@ -18,6 +18,19 @@ use crate::owned_path::{OwnedPath, identity};
 ///
 /// The lock belongs to the open file. It passes over an exec in place with the descriptor, and a child of a fork that drops
 /// its copy of this value neither releases the lock nor removes the file.
+///
+/// ```
+/// use tidegate_process::{PidFile, PidFileError, pid_file};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("server.pid");
+/// let file = PidFile::lock(&path)?;
+/// assert_eq!(pid_file::read(&path)?, std::process::id());
+/// assert!(matches!(PidFile::lock(&path), Err(PidFileError::Held { .. })));
+/// drop(file);
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct PidFile {
     /// Dropped first: the lock is held until after the removal.

@@ -178,7 +178,7 @@ impl Supervisor {
             Event::Spawned { child, pid } => self.on_spawned(child, pid, now),
             Event::SpawnFailed { child } => self.on_spawn_failed(child, now),
             Event::Ready { child } => self.on_ready(child, now),
-            Event::Pong { child } => self.on_pong(child),
+            Event::Pong { child } => self.on_pong(child, now),
             Event::Exited { child, status } => self.on_exited(child, status, now),
             Event::Signalled { child } => self.on_signalled(child, now),
             Event::Signal(signal) => self.on_signal(signal, now),

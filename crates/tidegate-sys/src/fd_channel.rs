@@ -20,7 +20,9 @@ use rustix::time::Timespec;
 
 /// One end of a channel for messages with descriptors.
 ///
-/// Any number of processes and threads may share an end: each message reaches one of those who receive.
+/// Any number of processes and threads may share an end: each message reaches one of those who receive. A process that is
+/// started later gets an end as any descriptor, and makes it one again by [`from_fd`](Self::from_fd). Whoever takes connections
+/// over checks each with [`check_connection`].
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};

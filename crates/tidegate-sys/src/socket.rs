@@ -73,8 +73,17 @@ impl Default for TcpOptions {
 pub fn listen_tcp(address: SocketAddr, options: &TcpOptions, sharing: Sharing) -> io::Result<OwnedFd> {
     let socket = bind_tcp(address, sharing)?;
     set_inherited(&socket, options)?;
-    listen(&socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    start_listening(&socket, options)?;
     Ok(socket)
+}
+
+/// Has a bound socket listen: from now on connections are queued in it.
+///
+/// # Errors
+///
+/// What listen(2) answered.
+pub fn start_listening(socket: impl AsFd, options: &TcpOptions) -> io::Result<()> {
+    Ok(listen(socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?)
 }
 
 /// Sets what accepted sockets inherit. The buffers have to be known before listen(2), since the window is announced in the
@@ -97,6 +106,20 @@ fn set_inherited(socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
         sockopt::set_socket_send_buffer_size(socket, bytes)?;
     }
     Ok(())
+}
+
+/// Gives a socket that listens already other options: its connections have them from the next one on. The size of a buffer
+/// that was set once stays unless another one is asked for, since the kernel does not take it up again.
+///
+/// # Errors
+///
+/// What setsockopt(2) or listen(2) answered.
+pub fn change_options(socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, false)?;
+    sockopt::set_socket_linger(socket, None)?;
+    set_inherited(socket, options)?;
+    // Of a socket that listens it changes the backlog.
+    start_listening(socket, options)
 }
 
 /// What the kernel made of the sizes that were asked for: the bytes of the receive and of the send buffer. It doubles what
@@ -131,15 +154,21 @@ pub fn listen_tcp_group(address: SocketAddr, options: &TcpOptions, count: usize)
     Ok(group)
 }
 
-/// Opens `count` more sockets beside one that listens already.
+/// Opens `count` more sockets beside one that listens already. Nothing comes to them, and they can be closed without a trace,
+/// until they [listen](start_listening): closing one that listens would reset what it has queued.
 ///
 /// # Errors
 ///
-/// As [`listen_tcp`]; `AddrInUse` when the first one belongs to another user.
-pub fn grow_tcp_group(first: &OwnedFd, options: &TcpOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
+/// What socket(2), bind(2) or setsockopt(2) answered; `AddrInUse` when the first one belongs to another user.
+pub fn join_tcp_group(first: &OwnedFd, options: &TcpOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
     let address = local_address(first)?;
     sockopt::set_socket_reuseport(first, true)?;
-    (0..count).map(|_| listen_tcp(address, options, Sharing::ReusePort)).collect()
+    let join = |_| {
+        let socket = bind_tcp(address, Sharing::ReusePort)?;
+        set_inherited(&socket, options)?;
+        Ok(socket)
+    };
+    (0..count).map(join).collect()
 }
 
 fn bind_tcp(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {

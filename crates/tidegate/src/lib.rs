@@ -13,6 +13,15 @@
 //! }
 //! ```
 //!
+//! The same `main` runs in every process: the master starts the program again for each child, and [`ServerBuilder::run`]
+//! sees which part it plays there. So what stands before `run` in `main` happens in each of them, and must start no thread.
+//! `HUP` reloads a running server: a new generation of workers takes over, and then the old one finishes what it holds. `USR2`
+//! replaces the program in place. A worker that dies or hangs is replaced, and [`ServerBuilder::process`] adds a process of
+//! the program's own that is looked after like the others. With `workers(0)`, and by [`ServerBuilder::spawn`], everything runs
+//! in the calling process, without any of that.
+//!
+//! To hand descriptors from one process to another there is [`FdChannel`].
+//!
 //! Features: `web` (static sites, the admin pages), `gateway` (the framed message protocol), `accounts` (register and login
 //! for it), `full` (all of them). Without features there is neither SQLite nor argon2 in the tree.
 #![forbid(unsafe_code)]

@@ -468,7 +468,7 @@ impl ServerBuilder {
         given: &mut ActivatedSockets,
         patience: Duration,
     ) -> Result<Vec<Bound>, Error> {
-        let mut bound = Vec::with_capacity(self.listeners.len());
+        let mut bound: Vec<Bound> = Vec::with_capacity(self.listeners.len());
         for listener in &self.listeners {
             let sharing = match self.config.process.accept {
                 _ if listener.answers_for_all => Share::All,
@@ -482,13 +482,20 @@ impl ServerBuilder {
             let options = BindOptions { tcp: listener.options.tcp, sharing, patience };
             let known = before.iter().find(|bound| bound.is(&listener.name, &listener.address));
             let outcome = match (known, given.remove(&listener.name)) {
-                (Some(known), _) => known.next(options),
+                (Some(known), _) => known.next(&listener.name, options),
                 (None, sockets) if !sockets.is_empty() => {
                     Ok(Bound::adopt(&listener.name, &listener.address, sockets, sharing))
                 }
                 (None, _) => Bound::bind(&listener.name, &listener.address, options),
             };
-            bound.push(outcome.map_err(|error| self.with_origin(error))?);
+            match outcome {
+                Ok(listener) => bound.push(listener),
+                Err(error) => {
+                    let is_new = |it: &&Bound| !before.iter().any(|known| known.is(&it.name, &it.configured));
+                    bound.iter().filter(is_new).for_each(Bound::remove_file);
+                    return Err(self.with_origin(error));
+                }
+            }
         }
         Ok(bound)
     }

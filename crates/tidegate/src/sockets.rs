@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tidegate_sys::socket::{
-    TcpOptions, buffer_sizes, grow_tcp_group, listen_tcp_group, listen_unix, local_address,
+    TcpOptions, buffer_sizes, change_options, join_tcp_group, listen_tcp_group, listen_unix, local_address,
+    start_listening,
 };
 
 use crate::config::Address;
@@ -25,7 +26,7 @@ use crate::holder::Holder;
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     pub(crate) name: String,
-    /// As the configuration says it: with the name, it says which listener it is over a reload.
+    /// As the configuration says it; by it a listener is known over a reload.
     pub(crate) configured: Address,
     /// The real address, with the port that was taken for 0.
     pub(crate) address: String,
@@ -128,10 +129,10 @@ impl Bound {
         Self { name: name.to_owned(), configured: configured.clone(), address, sockets, sharing, path: None }
     }
 
-    /// The same listener for another generation, which may need more sockets than there are: those that were added are
-    /// the last ones.
-    pub(crate) fn next(&self, options: BindOptions) -> Result<Self, BindError> {
-        let mut next = self.clone();
+    /// The same listener for another generation, which may call it otherwise, and need more sockets than there are: those
+    /// that were added are the last ones, and do not listen yet.
+    pub(crate) fn next(&self, name: &str, options: BindOptions) -> Result<Self, BindError> {
+        let mut next = Self { name: name.to_owned(), ..self.clone() };
         next.sharing = match &self.configured {
             Address::Unix(_) => options.sharing.shared(),
             Address::Tcp(_) => options.sharing,
@@ -140,16 +141,29 @@ impl Bound {
             && slots > self.sockets.len()
         {
             let missing = slots - self.sockets.len();
-            let added = grow_tcp_group(&self.sockets[0], &options.tcp, missing);
-            let added = added.map_err(|source| BindError::new(&self.name, &self.configured, source))?;
+            let added = join_tcp_group(&self.sockets[0], &options.tcp, missing);
+            let added = added.map_err(|source| BindError::new(name, &self.configured, source))?;
             next.sockets.extend(added.into_iter().map(Arc::new));
         }
         Ok(next)
     }
 
-    /// Whether this is the listener of that name and configured address.
+    /// Gives all sockets, which listen already, the options of the generation that serves now.
+    pub(crate) fn change_options(&self, options: &TcpOptions) {
+        let change = |socket: &Arc<OwnedFd>| match self.configured {
+            Address::Tcp(_) => change_options(socket, options),
+            Address::Unix(_) => start_listening(socket, options),
+        };
+        if let Some(error) = self.sockets.iter().find_map(|socket| change(socket).err()) {
+            tracing::warn!(listener = self.name, %error, "options of the listener are not changed");
+        }
+    }
+
+    /// Whether this is the listener with that configured address. One whose port the kernel has chosen is known by its
+    /// name, too.
     pub(crate) fn is(&self, name: &str, configured: &Address) -> bool {
-        self.name == name && self.configured == *configured
+        let is_chosen = matches!(configured, Address::Tcp(address) if address.port() == 0);
+        self.configured == *configured && (!is_chosen || self.name == name)
     }
 
     /// The sockets that whoever is in slot `slot`, over all workers, accepts from.
@@ -269,6 +283,8 @@ const UNIX_SOCKET_MODE: u32 = 0o660;
 
 #[cfg(test)]
 mod tests {
+    use tidegate_sys::socket::Keepalive;
+
     use super::*;
 
     fn tcp(port: u16) -> Address {
@@ -294,14 +310,32 @@ mod tests {
         let numbers =
             |bound: &Bound, slot| bound.for_slot(slot).map(|(number, _)| number).collect::<Vec<_>>();
         let one = Bound::bind("web", &tcp(0), options(Share::One)).unwrap();
-        let three = one.next(options(Share::Each(3))).unwrap();
+        let three = one.next("web", options(Share::Each(3))).unwrap();
         assert!(Arc::ptr_eq(&one.sockets[0], &three.sockets[0]));
         assert_eq!([0, 1, 2].map(|slot| numbers(&three, slot)), [[0], [1], [2]]);
         assert!(three.sockets.iter().all(|it| local_address(&**it).unwrap().to_string() == one.address));
-        let two = three.next(options(Share::Each(2))).unwrap();
+        let two = three.next("web", options(Share::Each(2))).unwrap();
         assert_eq!((numbers(&two, 0), numbers(&two, 1)), (vec![0, 2], vec![1]));
-        let shared = two.next(options(Share::One)).unwrap();
+        let shared = two.next("web", options(Share::One)).unwrap();
         assert_eq!(numbers(&shared, 5), [0, 1, 2]);
+    }
+
+    #[test]
+    fn options_are_changed_on_sockets_that_listen() {
+        use rustix::net::sockopt::{socket_acceptconn, socket_keepalive, tcp_keepidle};
+        let (tcp_address, mut tcp) = (tcp(0), TcpOptions::default());
+        let options = BindOptions { tcp, sharing: Share::Each(2), patience: Duration::ZERO };
+        let bound = Bound::bind("web", &tcp_address, options).unwrap();
+        let idle = Duration::from_secs(77);
+        for keepalive in [Some(Keepalive { idle, interval: idle, count: 3 }), None] {
+            tcp.keepalive = keepalive;
+            bound.change_options(&tcp);
+            for socket in &bound.sockets {
+                assert_eq!(socket_keepalive(socket).unwrap(), keepalive.is_some());
+                assert_eq!(tcp_keepidle(socket).unwrap(), idle, "as it was set last");
+                assert!(socket_acceptconn(socket).unwrap());
+            }
+        }
     }
 
     #[test]

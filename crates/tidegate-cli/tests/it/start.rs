@@ -1,11 +1,15 @@
 //! Starting: the ready line, the titles, and starts that are refused.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
 use rustix::process::Signal;
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 
 use crate::http::get;
 use crate::processes::Exit;
-use crate::support::Setup;
+use crate::support::{Setup, TIDEGATE, clean, output_of, stderr, stdout};
 
 #[test]
 fn one_line_says_where_it_serves() {
@@ -169,4 +173,43 @@ fn without_workers_one_process_does_everything() {
     assert_eq!(server.end(Signal::QUIT), Exit::Code(0));
     assert!(server.all_lines().iter().all(|line| !line.contains("ERROR")));
     assert!(!server.data("tidegate.pid").exists());
+}
+
+/// Ends a daemon with its folder.
+struct Stops<'a>(&'a Path);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        output_of(clean(Command::new(TIDEGATE).args(["stop", "--now"]), self.0));
+    }
+}
+
+/// Runs the program that `current` leads to, as somebody would who types a relative path.
+fn current(dir: &TempDir, command: &str) -> std::process::Output {
+    let line = format!("exec current/tidegate {command}");
+    output_of(clean(Command::new("sh").args(["-c", &line]), dir.path()))
+}
+
+#[test]
+fn a_daemon_that_was_started_by_a_relative_path_follows_its_links_anew() {
+    let dir = tempdir().unwrap();
+    let link = dir.path().join("current");
+    let listen = "[{ name = \"echo\", address = \"127.0.0.1:0\", service = \"echo\" }]";
+    let file = format!("data_dir = \"data\"\nprocess = {{ workers = 1 }}\nlisten = {listen}\n");
+    std::fs::write(dir.path().join("tidegate.toml"), file).unwrap();
+    for version in ["v1", "v2"] {
+        std::fs::create_dir(dir.path().join(version)).unwrap();
+        std::fs::copy(TIDEGATE, dir.path().join(version).join("tidegate")).unwrap();
+    }
+    symlink("v1", &link).unwrap();
+    let _stops = Stops(dir.path());
+    let started = current(&dir, "start");
+    assert!(started.status.success(), "{}", stderr(&started));
+    std::fs::remove_file(&link).unwrap();
+    symlink("v2", &link).unwrap();
+    let upgraded = current(&dir, "upgrade");
+    assert_eq!(stdout(&upgraded), "upgraded, generation 2\n", "{}", stderr(&upgraded));
+    let pid = std::fs::read_to_string(dir.path().join("data/tidegate.pid")).unwrap();
+    let runs = std::fs::read_link(format!("/proc/{}/exe", pid.trim())).unwrap();
+    assert_eq!(runs, dir.path().join("v2/tidegate").canonicalize().unwrap());
 }

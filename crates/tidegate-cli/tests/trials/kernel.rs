@@ -1,6 +1,6 @@
-//! What the kernel knows of a process: its processor time, and the connections it holds.
+//! What the kernel knows of a process: its processor time, the connections it holds, and whatever else it keeps.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,4 +39,40 @@ pub(crate) fn peer_ports(number: u64) -> HashSet<u16> {
         ports.extend(peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map(|peer| peer.port()));
     }
     ports
+}
+
+/// What a process keeps, to be compared with what it keeps later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// How many descriptors there are of each kind: a path, or `socket`, `memfd:tidegate-metrics`, `pidfd`...
+    pub(crate) descriptors: BTreeMap<String, usize>,
+    /// Memory that is shared by a descriptor.
+    pub(crate) mappings: usize,
+}
+
+impl Kept {
+    pub(crate) fn of(number: u64) -> Self {
+        let mut descriptors = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{number}/fd")).unwrap() {
+            // It may be closed meanwhile.
+            let Ok(link) = fs::read_link(entry.unwrap().path()) else { continue };
+            let link = link.to_string_lossy().into_owned();
+            let kind = link.split(":[").next().unwrap_or(&link);
+            *descriptors.entry(kind.to_owned()).or_insert(0) += 1;
+        }
+        let maps = fs::read_to_string(format!("/proc/{number}/maps")).unwrap();
+        Self { descriptors, mappings: maps.lines().filter(|line| line.contains("memfd:")).count() }
+    }
+
+    /// How many descriptors there are.
+    pub(crate) fn count(&self) -> usize {
+        self.descriptors.values().sum()
+    }
+}
+
+/// The memory of a process that is its own, in KiB (`RssAnon` of proc_pid_status(5)).
+pub(crate) fn memory_kib(number: u64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

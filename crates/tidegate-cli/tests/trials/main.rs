@@ -26,9 +26,15 @@ mod load;
 mod site;
 
 mod descriptors;
+mod handed_over;
 mod injected;
 mod killed_master;
 mod killed_worker;
+mod refused;
+mod reloaded;
+mod retired;
+mod stopped_worker;
+mod upgraded;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -2,10 +2,12 @@
 
 use std::net::TcpListener;
 
+use tidegate::control_socket;
+
 use crate::http::get;
 use crate::load::{Load, Mix};
 use crate::site::{Shape, Site};
-use crate::support::stderr;
+use crate::support::{BOUND, stderr};
 use crate::{alone, say};
 
 /// The number of the first line that has this in it.
@@ -36,11 +38,16 @@ fn the_old_generation_serves_on() {
     for (what, text, at) in &cases {
         site.write(text);
         let output = server.tidegate(&["reload"]);
-        let answer = stderr(&output).to_owned();
-        assert_eq!(output.status.code(), Some(1), "{what}: {answer}");
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{what}: {told}");
         let place = format!("tidegate.toml:{}:", line_of(text, at));
+        assert!(told.contains(&place), "{what}: {place} is not in\n{told}");
+        // The command has read the file itself; who asks in another way has the server read it.
+        let answer = control_socket::request(&server.data("control.sock"), b"reload", BOUND).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        let answer = answer["error"].as_str().unwrap_or_else(|| panic!("{what}: {answer}"));
         assert!(answer.contains(&place), "{what}: {place} is not in\n{answer}");
-        said.push(format!("{what}: {}", answer.trim().lines().next().unwrap_or_default()));
+        said.push(format!("{what}: {}", answer.trim().lines().find(|line| line.contains(&place)).unwrap()));
         let now = server.status();
         let ids = |status: &tidegate::Status| -> Vec<(u64, u64)> {
             status.processes.iter().map(|process| (process.pid, process.generation)).collect()

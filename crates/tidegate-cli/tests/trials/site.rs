@@ -4,11 +4,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tidegate::Status;
 
+use crate::kernel::{Kept, memory_kib};
 use crate::load::Targets;
-use crate::support::{Server, Setup};
+use crate::support::{Server, Setup, wait_until};
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -115,4 +119,34 @@ impl Site {
 /// The real addresses of a server, for a next one that is to have the same.
 pub(crate) fn addresses(server: &Server) -> [SocketAddr; 3] {
     LISTENERS.map(|name| server.address(name))
+}
+
+/// Every worker that there is, by its generation.
+pub(crate) fn generations(status: &Status) -> Vec<u64> {
+    let workers = status.processes.iter().filter(|process| process.role == "worker");
+    workers.map(|worker| worker.generation).collect()
+}
+
+/// The master when all retired generations have ended.
+pub(crate) struct Settled {
+    pub(crate) kept: Kept,
+    pub(crate) memory_kib: u64,
+}
+
+impl Settled {
+    /// Waits for it. The last generation is as its shape says.
+    pub(crate) fn of(server: &Server, last: u64, shape: &Shape) -> Self {
+        let status = server.wait_status("the retired generations have ended", |status| {
+            let left = generations(status);
+            left.len() == shape.workers && left.iter().all(|&generation| generation == last)
+        });
+        let master = status.processes[0].pid;
+        // Who asked for the status is let go after the answer, in a further turn.
+        let mut kept = Kept::of(master);
+        wait_until("the master closes nothing any more", || {
+            thread::sleep(Duration::from_millis(20));
+            std::mem::replace(&mut kept, Kept::of(master)) == kept
+        });
+        Self { kept, memory_kib: memory_kib(master) }
+    }
 }

@@ -64,6 +64,23 @@ fn a_retiring_worker_serves_what_its_channel_holds() {
 }
 
 #[test]
+fn a_channel_that_is_adopted_right_before_the_end_is_read_to_its_end() {
+    let mut front = Front::start(Balance::RoundRobin, 2);
+    let mut worker = Worker::start(&[100], front.receiving(0));
+    let absent = front.receiving(1);
+    let clients = front.clients(40);
+    front.handle.quit(LONG);
+    front.join();
+    worker.handle.adopt(7, absent);
+    worker.handle.quit(LONG);
+    for mut client in clients {
+        client.expect("at last");
+    }
+    worker.join();
+    assert_eq!(worker.accepted(), 40);
+}
+
+#[test]
 fn a_neighbour_reads_the_channel_that_it_has_adopted_until_it_is_released() {
     let front = Front::start(Balance::RoundRobin, 2);
     let neighbour = front.worker(0, &[1000]);

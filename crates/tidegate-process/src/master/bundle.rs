@@ -43,13 +43,13 @@ impl Unbundled {
         Self { fds: fds.into_iter().map(Arc::new).collect() }
     }
 
-    /// The descriptor at a place.
+    /// The descriptor at a place; `None` when nothing was handed over there.
     #[must_use]
     pub fn get(&self, place: usize) -> Option<Arc<OwnedFd>> {
         self.fds.get(place).cloned()
     }
 
-    /// A descriptor of one's own for what stands at a place.
+    /// A descriptor of one's own for what stands at a place; `None` when nothing does, or when there is no descriptor left.
     pub fn take(&self, place: usize) -> Option<OwnedFd> {
         self.fds.get(place).and_then(|fd| fd.try_clone().ok())
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use tidegate_timer::Instant;
 
+use super::frozen::Talk;
 use crate::control_socket::{ControlSocket, MAX_REQUEST_BYTES};
 
 /// The control socket and those who ask there.
@@ -76,6 +77,39 @@ impl Clients {
     /// Takes over a client that waits for an answer.
     pub(crate) fn resume(&mut self, fd: OwnedFd) -> ClientId {
         self.add(fd.into(), 0, State::Asked, None)
+    }
+
+    /// Takes over a client as [`talks`](Self::talks) has left it; gives its request back if that is to be answered.
+    pub(crate) fn resume_talk(
+        &mut self,
+        fd: OwnedFd,
+        talk: Talk,
+        now: Instant,
+    ) -> Option<(ClientId, Vec<u8>)> {
+        let deadline = Some(now + TIME_PER_STEP);
+        match talk {
+            Talk::Read(request) => self.add(fd.into(), 0, State::Reading { request }, deadline),
+            Talk::Write(answer) => self.add(fd.into(), 0, State::Writing { answer, written: 0 }, deadline),
+            Talk::Answer(request) => return Some((self.resume(fd), request)),
+        };
+        None
+    }
+
+    /// What is to be done for the clients, for another image. `asked` is what those asked who wait for an answer; for others
+    /// who wait there is nothing.
+    pub(crate) fn talks<'a>(
+        &'a self,
+        asked: impl Fn(ClientId) -> Option<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a UnixStream, Talk)> {
+        self.clients.iter().filter_map(move |client| {
+            let talk = match &client.state {
+                State::Reading { request } => Talk::Read(request.clone()),
+                State::Asked => Talk::Answer(asked(client.id)?.to_owned()),
+                State::Writing { answer, written } => Talk::Write(answer[*written..].to_owned()),
+                State::Done => return None,
+            };
+            Some((&client.stream, talk))
+        })
     }
 
     fn add(&mut self, stream: UnixStream, pid: i32, state: State, deadline: Option<Instant>) -> ClientId {

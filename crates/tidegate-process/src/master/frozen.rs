@@ -38,6 +38,14 @@ pub(crate) struct State {
     /// Where the control socket is.
     pub(crate) control: Option<(PathBuf, usize)>,
     pub(crate) waiting: Vec<FrozenClient>,
+    /// Those who wait for no operation.
+    #[serde(default)]
+    pub(crate) talks: Vec<FrozenTalk>,
+    #[serde(default)]
+    pub(crate) next_ticket: u64,
+    /// When a graceful stop that was asked for begins.
+    #[serde(default)]
+    pub(crate) quit_at_ns: Option<u64>,
     pub(crate) started_ns: u64,
     /// The image to go back to while the upgrade can still fail.
     pub(crate) program: FrozenProgram,
@@ -117,6 +125,24 @@ pub(crate) struct FrozenClient {
     pub(crate) operation: Operation,
     #[serde(default)]
     pub(crate) skip: u32,
+}
+
+/// A client that has not said all, or was not told all.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FrozenTalk {
+    pub(crate) stream: usize,
+    pub(crate) talk: Talk,
+}
+
+/// What there is to be done for a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Talk {
+    /// To read on; this it has said.
+    Read(Vec<u8>),
+    /// To answer this request.
+    Answer(Vec<u8>),
+    /// To tell it this.
+    Write(Vec<u8>),
 }
 
 /// Why a master cannot go on where the image before it was.
@@ -302,7 +328,7 @@ impl FrozenPlan {
         let Self { program, children, limits, user } = self;
         let children = children.into_iter().map(|spec| spec.thaw(fds)).collect::<Result<_, _>>()?;
         let user = user.as_ref().map(FrozenUser::thaw);
-        Ok((Plan { children, limits, user, amendments: Vec::new() }, program.thaw(fds)?))
+        Ok((Plan { children, limits, user }, program.thaw(fds)?))
     }
 }
 

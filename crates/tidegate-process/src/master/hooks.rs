@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_sys::signal::Signal;
 
 use super::bundle::Bundle;
-use super::plan::{ChildSpec, Plan};
+use super::plan::{Amendment, ChildSpec, Plan};
 use crate::role::Role;
 use crate::snapshot::Snapshot;
 use crate::supervisor::Operation;
@@ -46,6 +46,12 @@ pub trait MasterHooks {
     ///
     /// What is wrong, for people; perhaps in several lines. Everything is then as before.
     fn prepare(&mut self, generation: u32) -> Result<Plan, String>;
+
+    /// Descriptors that children of the generation that serves are to accept from in addition: what was opened for the next
+    /// one, and gets connections already. Asked after each [`prepare`](Self::prepare), also when that failed.
+    fn amendments(&mut self) -> Vec<Amendment> {
+        Vec::new()
+    }
 
     /// All of the generation serves; it is the current one from now on.
     fn on_committed(&mut self, generation: u32) {
@@ -87,6 +93,9 @@ pub trait MasterHooks {
         let _ = bundle;
         Ok(serde_json::Value::Null)
     }
+
+    /// Another image is about to take the place of this one, or to fail to: what is only in memory has to be brought away now.
+    fn on_leaving(&mut self) {}
 
     /// This image goes on where another one was, and nothing can fail any more but the upgrade itself.
     fn on_resumed(&mut self) {}

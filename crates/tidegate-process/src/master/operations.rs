@@ -29,6 +29,10 @@ impl<H: MasterHooks> Master<H> {
     pub(super) fn on_client(&mut self, ready: Ready) -> Option<u8> {
         let now = clock::now();
         let (client, request) = self.clients.as_mut()?.on_ready(ready, now)?;
+        self.on_request(client, request)
+    }
+
+    pub(super) fn on_request(&mut self, client: ClientId, request: Vec<u8>) -> Option<u8> {
         tracing::debug!(request = %request.escape_ascii(), "control request");
         let snapshot = self.snapshot();
         match self.hooks.on_control(&request, &snapshot) {
@@ -130,10 +134,13 @@ impl<H: MasterHooks> Master<H> {
         self.why = None;
         let operation = self.supervisor.operation().unwrap_or(Operation::Reload);
         self.hooks.on_begun(operation);
-        match self.hooks.prepare(generation) {
-            Ok(mut plan) => {
+        let prepared = self.hooks.prepare(generation);
+        // Also when it failed: what was opened for it gets connections.
+        let amendments = self.hooks.amendments();
+        self.amend(amendments);
+        match prepared {
+            Ok(plan) => {
                 let crew = plan.crew();
-                self.amend(std::mem::take(&mut plan.amendments));
                 self.plans.insert(generation, (plan, self.program.clone()));
                 Event::Prepared { generation, crew }
             }
@@ -153,9 +160,12 @@ impl<H: MasterHooks> Master<H> {
                 spec.covered.push(name.clone());
                 spec.fds.push((name.clone(), Arc::clone(&fd)));
             }
-            // To itself it is as if it covered for itself, without an end.
-            let is_meant = |it: &&Running| it.role == role && it.generation == generation;
-            for running in self.running.values().filter(is_meant) {
+            // To itself it is as if it covered for itself, without an end; and so it is to who accepts in its place.
+            let cover = role.index().and_then(|slot| self.supervisor.covered_by(slot));
+            let is_meant = |id: ChildId, it: &Running| {
+                it.role == role && it.generation == generation || Some(id) == cover
+            };
+            for (_, running) in self.running.iter().filter(|(id, running)| is_meant(**id, running)) {
                 running.cover(role.index().unwrap_or(0), &[(name.clone(), Arc::clone(&fd))]);
             }
         }
@@ -170,7 +180,9 @@ impl<H: MasterHooks> Master<H> {
         // There is no way back from here. Nobody of an older generation is started again, and what only it listened on is
         // closed when its workers have let go of it.
         self.before = None;
-        self.plans.retain(|number, _| *number >= generation);
+        let supervisor = &self.supervisor;
+        self.plans.retain(|number, _| *number >= generation || supervisor.hands_over(*number));
+        self.plans.range_mut(..generation).for_each(|(_, (plan, _))| plan.keep_channels());
         tracing::info!(generation, "generation serves");
         self.hooks.on_committed(generation);
     }
@@ -188,6 +200,9 @@ impl<H: MasterHooks> Master<H> {
         self.why = None;
         self.next = None;
         let body = self.hooks.on_done(operation, result.as_ref().copied().map_err(String::as_str));
+        if operation == Operation::Upgrade && result.is_ok() {
+            self.renew();
+        }
         let mut answered = Vec::new();
         self.waiting.retain_mut(|waiting| {
             if waiting.operation != operation {
@@ -202,6 +217,24 @@ impl<H: MasterHooks> Master<H> {
         });
         for client in answered {
             self.answer(client, body.clone());
+        }
+    }
+
+    /// After an upgrade those that live over generations are started again, one after the other, by the new program.
+    fn renew(&mut self) {
+        let now = clock::now();
+        let permanent =
+            self.running.iter().filter(|(_, child)| child.generation == 0 && child.role != Role::Probe);
+        let permanent: Vec<(ChildId, Role)> = permanent.map(|(id, child)| (*id, child.role)).collect();
+        for (child, role) in permanent {
+            match role {
+                // As if it had been asked to end: its clients keep what they have to say until it is back.
+                Role::LogServer => self.supervisor.handle(Event::Signalled { child }, now),
+                _ => self.tell(
+                    child,
+                    &ToChild::Quit { timeout: Some(self.limits.shutdown_timeout), drain: false },
+                ),
+            }
         }
     }
 
@@ -220,6 +253,8 @@ impl<H: MasterHooks> Master<H> {
                 let name = name.strip_prefix("tidegate: ").unwrap_or(&name);
                 with(match status {
                     Some(status) => format!("{name} ended with {status} before it was ready"),
+                    // Whoever was late has not said why; whoever has no process has not been late.
+                    None if detail.is_some() => format!("{name} cannot be started"),
                     None => format!("{name} was not ready in time"),
                 })
             }
@@ -227,10 +262,13 @@ impl<H: MasterHooks> Master<H> {
                 "the program at {} was tried out, and ended with {status}",
                 self.program.path.display()
             )),
-            Why::Probe { status: None } => with(format!(
-                "the program at {} was tried out, and was not ready in time",
-                self.program.path.display()
-            )),
+            Why::Probe { status: None } => {
+                let path = self.program.path.display();
+                with(match &detail {
+                    Some(_) => format!("the program at {path} cannot be started"),
+                    None => format!("the program at {path} was tried out, and was not ready in time"),
+                })
+            }
             Why::TakeOver => with("the new program cannot be executed".to_owned()),
             Why::Reverted => with("the new program gave up, and the old one goes on".to_owned()),
             Why::Stopping => "the server is stopping".to_owned(),

@@ -16,6 +16,24 @@ use crate::role::Role;
 use crate::supervisor::{Crew, Limits};
 
 /// A child that the master keeps.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use std::os::fd::OwnedFd;
+/// use std::sync::Arc;
+/// use tidegate_process::{ChildSpec, Plan, Role};
+///
+/// # fn main() -> std::io::Result<()> {
+/// // Two workers with a socket each; the neighbour of one that is absent accepts from its socket, too.
+/// let mut plan = Plan::default();
+/// for index in 0..2 {
+///     let socket: OwnedFd = TcpListener::bind("127.0.0.1:0")?.into();
+///     plan.children.push(ChildSpec::new(Role::Worker(index)).covered_fd("listen", Arc::new(socket)));
+/// }
+/// assert_eq!(plan.children[1].covered, ["listen"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChildSpec {
     /// What it is for.
@@ -71,8 +89,6 @@ pub struct Plan {
     pub limits: Limits,
     /// Who the children become; none: whoever the master is.
     pub user: Option<Credentials>,
-    /// What the generation that serves now accepts from until this one does.
-    pub amendments: Vec<Amendment>,
 }
 
 impl Plan {
@@ -81,6 +97,15 @@ impl Plan {
         let workers = self.children.iter().filter(|child| matches!(child.role, Role::Worker(_))).count();
         let acceptor = self.children.iter().any(|child| child.role == Role::Acceptor);
         Crew { workers: u32::try_from(workers).unwrap_or(u32::MAX), acceptor }
+    }
+
+    /// Keeps no more than what workers receive from: what an acceptor has left for one that does not read it is for a
+    /// neighbour.
+    pub(crate) fn keep_channels(&mut self) {
+        self.children.retain(|child| child.role != Role::Acceptor);
+        for child in &mut self.children {
+            child.fds.retain(|(name, _)| child.covered.contains(name));
+        }
     }
 
     pub(crate) fn spec(&self, role: Role) -> Option<&ChildSpec> {

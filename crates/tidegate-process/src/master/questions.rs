@@ -28,6 +28,20 @@ pub(crate) struct Question {
 }
 
 impl Questions {
+    /// As they were in another image, whose tickets must not be taken for ours; nothing was asked yet.
+    pub(crate) fn from_ticket(next_ticket: u64) -> Self {
+        Self { open: BTreeMap::new(), next_ticket }
+    }
+
+    pub(crate) fn next_ticket(&self) -> u64 {
+        self.next_ticket
+    }
+
+    /// What the client asked whose answer is not complete.
+    pub(crate) fn request_of(&self, client: ClientId) -> Option<&[u8]> {
+        self.open.values().find(|question| question.client == client).map(|question| &*question.request)
+    }
+
     /// Opens a question to these children, whose answers are still empty.
     pub(crate) fn open(
         &mut self,

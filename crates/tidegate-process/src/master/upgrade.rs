@@ -20,8 +20,8 @@ use tidegate_timer::Instant;
 use super::bundle::Bundle;
 use super::clients::Clients;
 use super::frozen::{
-    FrozenChild, FrozenClient, FrozenPlan, FrozenProgram, FrozenSpec, FrozenUser, State, TakeOverError,
-    TakenOver, exec,
+    FrozenChild, FrozenClient, FrozenPlan, FrozenProgram, FrozenSpec, FrozenTalk, FrozenUser, State,
+    TakeOverError, TakenOver, exec,
 };
 use super::hooks::MasterHooks;
 use super::operations::Waiting;
@@ -78,6 +78,12 @@ impl<H: MasterHooks> Master<H> {
                 waiting.push(Waiting { client: clients.resume(fd), begin, operation, skip });
             }
         }
+        let mut unanswered = Vec::new();
+        for FrozenTalk { stream, talk } in state.talks {
+            if let (Some(clients), Some(fd)) = (&mut clients, fds.take(stream)) {
+                unanswered.extend(clients.resume_talk(fd, talk, clock::now()));
+            }
+        }
         let how = if is_old { Thawed::Old } else { Thawed::New };
         Ok(Self {
             supervisor: Supervisor::thaw(state.supervisor, state.limits, how, clock::now()),
@@ -93,11 +99,12 @@ impl<H: MasterHooks> Master<H> {
             last_pids: std::collections::BTreeMap::new(),
             clients,
             waiting,
-            questions: Questions::default(),
+            unanswered,
+            questions: Questions::from_ticket(state.next_ticket),
             hooks,
             started: Instant::from_nanos(state.started_ns),
             next_tick: None,
-            quit_at: None,
+            quit_at: state.quit_at_ns.map(Instant::from_nanos),
             changed: true,
             why: state.reverted,
         })
@@ -110,6 +117,11 @@ impl<H: MasterHooks> Master<H> {
     /// See [`MasterError`].
     pub fn go_on(mut self) -> Result<u8, MasterError> {
         self.hooks.on_resumed();
+        for (client, request) in std::mem::take(&mut self.unanswered) {
+            if let Some(code) = self.on_request(client, request) {
+                return Ok(code);
+            }
+        }
         self.turns(Event::Timeout)
     }
 
@@ -127,6 +139,7 @@ impl<H: MasterHooks> Master<H> {
             return self.supervisor.handle(Event::TakeOverFailed, clock::now());
         };
         tracing::info!(path = %next.path.display(), "taking over by the new program");
+        self.hooks.on_leaving();
         // What is frozen is the way back: the program that runs now.
         let error = self.become_program(&next, &self.program, None);
         self.why = Some(error);
@@ -137,6 +150,7 @@ impl<H: MasterHooks> Master<H> {
     pub(super) fn revert(&mut self) {
         let why = self.why.take().unwrap_or_else(|| "it was not ready".to_owned());
         tracing::error!(why, "the upgrade failed; going back to the program before");
+        self.hooks.on_leaving();
         let error = match &self.before {
             Some(before) => self.become_program(before, before, Some(why)),
             None => "there is no program before".to_owned(),
@@ -190,6 +204,11 @@ impl<H: MasterHooks> Master<H> {
                 skip,
             });
         }
+        let talks = self.clients.iter().flat_map(|clients| clients.talks(|id| self.questions.request_of(id)));
+        let mut frozen_talks = Vec::new();
+        for (stream, talk) in talks {
+            frozen_talks.push(FrozenTalk { stream: bundle.put_borrowed(stream.as_fd()), talk });
+        }
         let state = State {
             version: super::frozen::STATE_VERSION,
             supervisor: self.supervisor.freeze(),
@@ -200,6 +219,9 @@ impl<H: MasterHooks> Master<H> {
             running,
             control,
             waiting,
+            talks: frozen_talks,
+            next_ticket: self.questions.next_ticket(),
+            quit_at_ns: self.quit_at.map(Instant::as_nanos),
             started_ns: self.started.as_nanos(),
             program: FrozenProgram::of(back, bundle),
             reverted,

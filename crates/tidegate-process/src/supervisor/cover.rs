@@ -30,6 +30,11 @@ impl Supervisor {
         }
     }
 
+    /// Who accepts in the place of the worker in this slot of the current generation.
+    pub(crate) fn covered_by(&self, slot: u32) -> Option<ChildId> {
+        self.covers.get(&slot).copied()
+    }
+
     /// Orders whatever the invariant asks for.
     pub(super) fn settle_covers(&mut self) {
         if self.phase.is_stopping() {

@@ -1,7 +1,8 @@
 //! Generations: a crew on trial becomes the current one, is retired, and is forgotten.
 //!
 //! The one invariant: exactly one generation is the current one, and it changes by a commit only. A retired generation's
-//! acceptor ends before its workers are told to, so that each of them drains its channel to the end.
+//! acceptor ends before its workers are told to, and each of them has answered since, so that its channel is drained to the
+//! end: by itself, or by a neighbour.
 
 use serde::{Deserialize, Serialize};
 use tidegate_timer::Instant;
@@ -112,7 +113,7 @@ impl Supervisor {
                 _ if has_failed && !is_ready => self.end(id, Measure::Stop, now),
                 // What waits in its sockets is accepted by the next acceptor.
                 Role::Acceptor => self.quit(id, Some(stop_timeout), now),
-                Role::Worker(_) if self.is_fed(child) => {}
+                Role::Worker(_) if self.is_fed(child) || self.is_awaited(child.generation) => {}
                 Role::Worker(_) if is_ready => self.quit(id, drain_timeout, now),
                 _ => self.quit(id, Some(stop_timeout), now),
             }
@@ -131,11 +132,64 @@ impl Supervisor {
         self.orders.extend(ended.into_iter().map(|generation| Order::Forget { generation }));
     }
 
+    /// Whether connections come to the workers of a generation through an acceptor.
+    pub(crate) fn hands_over(&self, generation: u32) -> bool {
+        self.generations.iter().any(|known| known.number == generation && known.crew.acceptor)
+    }
+
     /// Whether an acceptor that is told to end before this worker may still hand it connections.
     pub(super) fn is_fed(&self, worker: &Slot) -> bool {
         let is_its = |it: &Slot| it.role == Role::Acceptor && it.generation == worker.generation;
         let is_first = |it: &Slot| it.is_retired || self.phase.is_stopping();
         self.children.values().any(|it| is_its(it) && is_first(it) && !it.is_gone())
+    }
+
+    /// A retired child has ended, one that `is_told` to. What was left for workers that may not read it is for neighbours.
+    pub(super) fn hand_on(&mut self, id: ChildId, is_told: bool, now: Instant) {
+        let Some(child) = self.child(id) else { return };
+        let (role, generation) = (child.role, child.generation);
+        let is_left = role.slot().is_some() && !is_told && (self.is_fed(child) || child.answers_owed > 0);
+        if is_left {
+            self.leave_to_neighbour(id);
+        }
+        if role != Role::Acceptor {
+            return;
+        }
+        for id in self.crew_of(generation) {
+            let Some(child) = self.children.get_mut(&id).filter(|child| child.state == State::Ready) else {
+                continue;
+            };
+            if child.is_stuck {
+                self.leave_to_neighbour(id);
+            } else {
+                // An answer that is on its way may be older than what was left last.
+                child.answers_owed = if child.pinged_at.is_some() { 2 } else { 1 };
+                self.ping(id, now);
+            }
+        }
+    }
+
+    /// Has a worker of the same generation, which is to end as well, read what was left for this one.
+    pub(super) fn leave_to_neighbour(&mut self, id: ChildId) {
+        let Some((absent, slot)) = self.child(id).and_then(|it| Some((it, it.role.slot()?))) else { return };
+        let is_able = |it: &Slot| {
+            it.generation == absent.generation
+                && it.role.slot().is_some()
+                && it.state == State::Ready
+                && !it.is_stuck
+        };
+        let mut others = self.children.iter().filter(|(other, it)| **other != id && is_able(it));
+        // One that has answered, if there is one.
+        let by = others.clone().find(|(_, it)| it.answers_owed == 0).or_else(|| others.next());
+        if let Some((by, _)) = by {
+            self.orders.push_back(Order::Cover { absent: id, slot, by: *by });
+        }
+    }
+
+    /// Whether it is not certain yet that all workers of a retired generation read what was left for them.
+    fn is_awaited(&self, generation: u32) -> bool {
+        let owes = |it: &Slot| it.generation == generation && it.state == State::Ready && it.answers_owed > 0;
+        self.children.values().any(owes)
     }
 
     pub(super) fn crew_of(&self, generation: u32) -> Vec<ChildId> {

@@ -78,10 +78,14 @@ impl Supervisor {
         let served = child.ready_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let is_early = !was_ready || served < healthy_after;
         child.early_deaths = if is_early { child.early_deaths.saturating_add(1) } else { 0 };
-        let is_retired = child.is_retired;
+        let (is_retired, is_told) = (child.is_retired, !child.is_up());
         self.report(Report::Exited { child: id, pid, status, expected });
         if is_stopping || is_retired {
-            return self.set_gone(id);
+            self.set_gone(id);
+            if !is_stopping {
+                self.hand_on(id, is_told, now);
+            }
+            return;
         }
         if self.is_on_trial(id) {
             self.set_gone(id);

@@ -60,7 +60,7 @@ impl Seen {
     }
 }
 
-const PLACES: [&str; 34] = [
+const PLACES: [&str; 35] = [
     "announced",
     "start failed",
     "restart after back-off",
@@ -72,6 +72,7 @@ const PLACES: [&str; 34] = [
     "cover",
     "uncover",
     "cover handed on",
+    "left to a neighbour",
     "nobody to cover",
     "pause",
     "resume",

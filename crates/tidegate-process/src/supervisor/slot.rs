@@ -53,6 +53,9 @@ pub struct Slot {
     /// Since when a ping waits for its answer.
     #[serde(with = "some_instant", default)]
     pub(super) pinged_at: Option<Instant>,
+    /// How many more answers show that it reads what its acceptor, which has ended, has left for it.
+    #[serde(default)]
+    pub(super) answers_owed: u8,
 }
 
 /// Where a child is in its life.
@@ -103,6 +106,7 @@ impl Slot {
             early_deaths: 0,
             stop_asked_until: None,
             pinged_at: None,
+            answers_owed: 0,
         }
     }
 

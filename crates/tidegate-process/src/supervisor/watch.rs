@@ -58,11 +58,16 @@ impl Supervisor {
         self.judged_until.is_some_and(|until| deadline <= until)
     }
 
-    pub(super) fn on_pong(&mut self, id: ChildId) {
+    pub(super) fn on_pong(&mut self, id: ChildId, now: Instant) {
         let Some(child) = self.children.get_mut(&id) else { return };
         child.pinged_at = None;
+        child.answers_owed = child.answers_owed.saturating_sub(1);
+        let owes_another = child.answers_owed > 0;
         if std::mem::take(&mut child.is_stuck) {
             self.report(Report::Answers { child: id });
+        }
+        if owes_another {
+            self.ping(id, now);
         }
     }
 
@@ -116,12 +121,16 @@ impl Supervisor {
             && let Some(child) = self.children.get_mut(&id)
             && !std::mem::replace(&mut child.is_stuck, true)
         {
+            let is_awaited = std::mem::take(&mut child.answers_owed) > 0;
             self.report(Report::Stuck { child: id, limit: ping_timeout });
+            if is_awaited {
+                self.leave_to_neighbour(id);
+            }
         }
     }
 
     /// Asks a child, unless it has not answered the last time.
-    fn ping(&mut self, id: ChildId, now: Instant) {
+    pub(super) fn ping(&mut self, id: ChildId, now: Instant) {
         let Some(child) = self.children.get_mut(&id) else { return };
         if child.is_watched() && child.pinged_at.is_none() {
             child.pinged_at = Some(now);

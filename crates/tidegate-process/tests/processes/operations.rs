@@ -1,5 +1,7 @@
 //! Reloads, upgrades and what neighbours do for each other, with real processes.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +26,9 @@ pub(crate) const ALL: &[Case] = &[
     ("a_neighbour_accepts_for_a_stopped_worker", a_neighbour_accepts_for_a_stopped_worker),
     ("a_worker_is_replaced_by_request", a_worker_is_replaced_by_request),
     ("workers_are_asked", workers_are_asked),
+    ("clients_are_answered_by_the_next_image", clients_are_answered_by_the_next_image),
+    ("a_delayed_stop_comes_whatever_happens_meanwhile", a_delayed_stop_comes_whatever_happens_meanwhile),
+    ("what_a_failed_reload_has_opened_has_an_accepter", what_a_failed_reload_has_opened_has_an_accepter),
 ];
 
 /// A server with a control socket that serves.
@@ -78,6 +83,7 @@ fn a_reload_replaces_the_workers() {
 
 fn a_refused_reload_changes_nothing() {
     let mut operated = Operated::ready("refusing");
+    operated.server.wait_for_child("worker:0", "ready");
     assert_eq!(operated.ask("reload"), "Reload failed: line 3: no\n");
     operated.server.signal_master(Signal::HUP);
     operated.server.wait_for("master: Reload failed: line 3: no");
@@ -113,7 +119,7 @@ fn a_storm_of_signals_leaves_one_reload_to_do() {
 fn an_upgrade_keeps_the_pid_and_its_clients() {
     let mut operated = Operated::ready("");
     let pid = operated.server.pid();
-    let log_server = operated.server.wait_for_child("log-server", "ready");
+    let mut log_server = operated.server.wait_for_child("log-server", "ready");
     for generation in [2, 3] {
         assert_eq!(operated.ask("upgrade"), format!("Upgrade done, generation {generation}\n"));
         let server = &mut operated.server;
@@ -121,6 +127,9 @@ fn an_upgrade_keeps_the_pid_and_its_clients() {
         server.wait_for_child("worker:0", "quit without limit");
         server.wait_for_child("worker:1", "quit without limit");
         server.wait_for(&format!("master forgets {}", generation - 1));
+        // It passes over, and is then started again by the new program.
+        assert_eq!(server.wait_for_child("log-server", "stop"), log_server);
+        log_server = server.wait_for_child("log-server", "ready");
     }
     let server = &mut operated.server;
     server.signal(log_server, Signal::KILL);
@@ -238,5 +247,50 @@ fn a_worker_is_replaced_by_request() {
 fn workers_are_asked() {
     let operated = Operated::ready("");
     assert_eq!(operated.ask("ask"), "worker:0 says well\nworker:1 says well\n");
+    operated.end();
+}
+
+fn clients_are_answered_by_the_next_image() {
+    let mut operated = Operated::ready("speechless");
+    let path = operated.path.clone();
+    let asks = std::thread::spawn(move || ask(&path, "ask"));
+    operated.server.wait_for_child("worker:0", "says nothing");
+    let mut slow = UnixStream::connect(&operated.path).unwrap();
+    slow.write_all(b"sta").unwrap();
+    // Who came before has been accepted when this is answered.
+    assert!(operated.ask("status").contains("log-server"));
+    operated.server.signal_master(Signal::USR2);
+    operated.server.wait_for("master leaves");
+    operated.server.wait_for("master: Upgrade done, generation 2");
+    assert!(asks.join().unwrap().contains("worker:1 says well\n"));
+    slow.write_all(b"tus\n").unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("log-server"), "{answer}");
+    operated.end();
+}
+
+fn a_delayed_stop_comes_whatever_happens_meanwhile() {
+    let mut operated = Operated::ready("delaying");
+    let server = &mut operated.server;
+    server.signal_master(Signal::QUIT);
+    server.wait_for_log(&["not ready any more"]);
+    server.signal_master(Signal::USR1);
+    server.wait_for("master reopens");
+    server.signal_master(Signal::USR2);
+    server.wait_for("master: Upgrade done, generation 2");
+    assert_eq!(server.wait_end(), 0);
+}
+
+fn what_a_failed_reload_has_opened_has_an_accepter() {
+    let mut operated = Operated::ready("refusing widening");
+    let stopped = operated.server.wait_for_child("worker:1", "ready");
+    operated.server.signal(stopped, Signal::STOP);
+    operated.server.wait_for_child("worker:0", "covers 1 by own:worker:1");
+    assert_eq!(operated.ask("reload"), "Reload failed: line 3: no\n");
+    operated.server.wait_for_child("worker:0", "covers 1 by more");
+    operated.server.signal(stopped, Signal::CONT);
+    assert_eq!(operated.server.wait_for_child("worker:1", "covers 1 by more"), stopped);
+    operated.server.wait_for_child("worker:0", "uncovers 1");
     operated.end();
 }

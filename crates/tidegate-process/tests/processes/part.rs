@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_process::{
-    Begin, Bundle, Child, ChildAnswer, ChildEvent, ChildSpec, ControlAnswer, ControlSocket, Limits, Master,
-    MasterHooks, MasterOptions, Operation, Plan, Role, Signals, Snapshot, TakenOver, Whom, Within,
+    Amendment, Begin, Bundle, Child, ChildAnswer, ChildEvent, ChildSpec, ControlAnswer, ControlSocket,
+    Limits, Master, MasterHooks, MasterOptions, Operation, Plan, Role, Signals, Snapshot, TakenOver, Whom,
+    Within,
 };
 use tidegate_sys::shared;
 use tidegate_sys::signal::Signal;
@@ -135,6 +136,20 @@ impl MasterHooks for Hooks {
         Ok(Plan { children: children.into(), limits, ..Plan::default() })
     }
 
+    fn amendments(&mut self) -> Vec<Amendment> {
+        let fd = Arc::new(shared::sealed_bytes("more", b"more").unwrap());
+        let more = Amendment { role: Role::Worker(1), name: "more".to_owned(), fd };
+        if self.has("widening") { vec![more] } else { Vec::new() }
+    }
+
+    fn shutdown_delay(&self) -> Duration {
+        Duration::from_secs(if self.has("delaying") { 3 } else { 0 })
+    }
+
+    fn on_leaving(&mut self) {
+        say("master leaves");
+    }
+
     fn on_committed(&mut self, generation: u32) {
         say(&format!("master commits {generation}"));
     }
@@ -229,6 +244,7 @@ pub(crate) fn play_child(mut child: Child) -> ExitCode {
             ChildEvent::Uncover { slot } => tell(&format!("uncovers {slot}")),
             ChildEvent::Pause => tell("pauses"),
             ChildEvent::Resume => tell("resumes"),
+            ChildEvent::Ask { .. } if has("speechless") && role == Role::Worker(0) => tell("says nothing"),
             ChildEvent::Ask { ticket, .. } => child.answer(ticket, b"well").unwrap(),
             ChildEvent::Reopen => tell("reopens"),
             ChildEvent::MasterGone => {

@@ -128,6 +128,9 @@ fn status(hooks: &Hooks, snapshot: &Snapshot) -> ControlAnswer {
             process.role = child.title.trim_start_matches("tidegate: ").to_owned();
         }
         process.note = match child {
+            it if it.is_stuck && it.role == Role::Acceptor => {
+                "does not answer; peers wait until it does".to_owned()
+            }
             it if it.is_stuck => "does not answer; others accept its connections".to_owned(),
             it if it.is_paused => "paused; others accept its connections".to_owned(),
             it if it.is_retired && it.state == ChildState::Stopping => "finishes what it holds".to_owned(),

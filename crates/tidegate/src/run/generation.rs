@@ -5,8 +5,9 @@
 //!  handoff:   the acceptor polls all of them, and hands what it accepts over through one channel for each worker
 //! ```
 //!
-//! Invariant: whatever is bound for a generation is accepted from as soon as it is bound. Sockets that make a group of the
-//! generation before larger get connections at once, so that generation accepts from them, too.
+//! Invariant: whatever listens is accepted from, and is not closed while its listener stays. Sockets that make a group of the
+//! generation before larger get connections as soon as they listen, before the new generation serves. So they do that when
+//! nothing else of it can fail, and the generation before accepts from them, too.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tidegate_process::systemd::ActivatedSockets;
 use tidegate_process::{Amendment, ChildSpec, Plan, Role};
 use tidegate_sys::fd_channel::FdChannel;
 use tidegate_sys::shared::SharedMemory;
+use tidegate_sys::socket::{TcpOptions, start_listening};
 
 use super::handout::{HANDOUT_FD, Handout, metrics_name};
 use super::worker::SharedWords;
@@ -36,6 +38,13 @@ pub(crate) struct Generation {
     pub(crate) view: View,
     pub(crate) metrics: Arc<OwnedFd>,
     pub(crate) is_committed: bool,
+}
+
+/// A listener of the next generation.
+#[derive(Debug)]
+pub(crate) struct Grown {
+    bound: Bound,
+    options: TcpOptions,
 }
 
 /// Counters that several processes share, and their memory.
@@ -124,18 +133,22 @@ impl Generation {
         sockets
     }
 
-    /// Takes the sockets in that were added for the next generation, and says who of this one accepts from them.
-    pub(crate) fn grow(&mut self, next: &[Bound]) -> Vec<Amendment> {
+    /// Has the sockets listen that were added for the next generation, takes them in, and adds who of this one accepts from
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// That one does not listen. It is not among those that were taken in.
+    pub(crate) fn grow(&mut self, next: &[Grown], amendments: &mut Vec<Amendment>) -> Result<(), Error> {
         let slots = self.server.slots_per_worker();
         let (hands_over, workers) = (self.hands_over(), self.workers);
-        let mut amendments = Vec::new();
         for (listener, bound) in self.bound.iter_mut().enumerate() {
-            let Some(grown) = next.iter().find(|next| next.is(&bound.name, &bound.configured)) else {
-                continue;
-            };
+            let is_it = |next: &&Grown| next.bound.is(&bound.name, &bound.configured);
+            let Some(grown) = next.iter().find(is_it) else { continue };
             let had = bound.sockets.len();
-            bound.sockets.extend(grown.sockets.iter().skip(had).cloned());
-            for (number, fd) in bound.sockets.iter().enumerate().skip(had) {
+            for (number, fd) in grown.bound.sockets.iter().enumerate().skip(had) {
+                start_listening(fd, &grown.options).map_err(Error::system("listening"))?;
+                bound.sockets.push(Arc::clone(fd));
                 let mut add = |role, slot| {
                     let name = listen_name(listener, slot, number, bound.is_shared());
                     amendments.push(Amendment { role, name, fd: Arc::clone(fd) });
@@ -151,16 +164,18 @@ impl Generation {
                 }
             }
         }
-        amendments
+        Ok(())
     }
 
-    /// Adds what the generation before it has to accept from until then.
-    pub(crate) fn into_plan(
-        children: Vec<ChildSpec>,
-        amendments: Vec<Amendment>,
-        server: &ServerBuilder,
-    ) -> Plan {
-        Plan { children, limits: server.process_limits(), user: server.credentials.clone(), amendments }
+    /// Its sockets, with the options that they are to have.
+    pub(crate) fn grown(&self) -> Vec<Grown> {
+        let options = self.server.listeners.iter().map(|listener| listener.options.tcp);
+        self.bound.iter().cloned().zip(options).map(|(bound, options)| Grown { bound, options }).collect()
+    }
+
+    /// What the master has to know besides its children.
+    pub(crate) fn into_plan(children: Vec<ChildSpec>, server: &ServerBuilder) -> Plan {
+        Plan { children, limits: server.process_limits(), user: server.credentials.clone() }
     }
 
     /// Lets the listeners go that another generation does not have.
@@ -216,7 +231,11 @@ pub(crate) const HANDOFF_PREFIX: &str = "handoff:";
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::sockets::{BindOptions, Share};
+    use crate::{Server, echo};
 
     #[test]
     fn names_say_what_a_descriptor_is() {
@@ -227,5 +246,81 @@ mod tests {
         for other in ["", "listen:", "listen:1", "listen:x:0:0", "metrics:1"] {
             assert_eq!(Source::parse(other), None, "{other}");
         }
+    }
+
+    /// A generation of so many workers with a socket for each, at a free port.
+    fn generation(
+        number: u32,
+        workers: u32,
+        before: Option<&Generation>,
+        arrange: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Result<Generation, Error> {
+        let server = arrange(Server::builder().listen("127.0.0.1:0", echo).workers(workers));
+        Generation::new(number, server, before, &mut ActivatedSockets::default(), Duration::ZERO)
+    }
+
+    /// How many of the connections that were made wait in each of the sockets.
+    fn waiting(bound: &Bound, count: usize) -> Vec<usize> {
+        let clients: Vec<_> = (0..count).map(|_| TcpStream::connect(&bound.address).unwrap()).collect();
+        let accepted = |socket: &Arc<OwnedFd>| {
+            let listener = TcpListener::from(socket.try_clone().unwrap());
+            std::iter::from_fn(|| listener.accept().ok()).count()
+        };
+        let waiting = bound.sockets.iter().map(accepted).collect();
+        drop(clients);
+        waiting
+    }
+
+    #[test]
+    fn a_reload_that_cannot_bind_takes_no_connection_and_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap().to_string();
+        let first = generation(1, 1, None, |server| server).unwrap();
+        let next = first.bound[0].next("main", options(3)).unwrap();
+        assert_eq!(waiting(&next, 60), [60, 0, 0], "what was added does not listen yet");
+        let unix = format!("unix:{}", path.display());
+        let error = generation(2, 3, Some(&first), |it| it.listen(unix, echo).listen(taken, echo));
+        assert!(error.is_err());
+        assert!(!path.exists());
+        assert_eq!(waiting(&first.bound[0], 20), [20]);
+    }
+
+    #[test]
+    fn sockets_that_were_added_are_accepted_from_by_those_who_serve() {
+        let mut first = generation(1, 2, None, |server| server).unwrap();
+        let next = generation(2, 4, Some(&first), |server| server).unwrap();
+        let mut amendments = Vec::new();
+        first.grow(&next.grown(), &mut amendments).unwrap();
+        let said: Vec<_> = amendments.iter().map(|it| (it.role, it.name.as_str())).collect();
+        assert_eq!(said, [(Role::Worker(0), "listen:0:0:2"), (Role::Worker(1), "listen:0:0:3")]);
+        assert_eq!(first.bound[0].sockets.len(), 4);
+        let waiting = waiting(&first.bound[0], 200);
+        assert_eq!(waiting.iter().sum::<usize>(), 200);
+        assert!(waiting.iter().all(|count| *count > 0), "{waiting:?}");
+    }
+
+    #[test]
+    fn a_listener_that_is_called_otherwise_is_the_same() {
+        let listener = |name: &'static str, address: &str| {
+            let server = Server::builder().workers(1);
+            server.listen_named(name, address, || Ok(echo()))
+        };
+        let given = &mut ActivatedSockets::default();
+        let first = Generation::new(1, listener("a", "127.0.0.1:0"), None, given, Duration::ZERO).unwrap();
+        let address = first.bound[0].address.clone();
+        drop(first);
+        let mut first = Generation::new(1, listener("a", &address), None, given, Duration::ZERO).unwrap();
+        let next = Generation::new(2, listener("b", &address), Some(&first), given, Duration::ZERO).unwrap();
+        assert_eq!(next.bound[0].name, "b");
+        assert!(Arc::ptr_eq(&first.bound[0].sockets[0], &next.bound[0].sockets[0]));
+        first.release(&next.bound);
+        assert_eq!(waiting(&next.bound[0], 3), [3]);
+    }
+
+    fn options(slots: usize) -> BindOptions {
+        let tcp = TcpOptions::default();
+        BindOptions { tcp, sharing: Share::Each(slots), patience: Duration::ZERO }
     }
 }

@@ -15,8 +15,8 @@ use tidegate_engine::{Metrics, ProcessWord};
 use tidegate_log::LogClient;
 use tidegate_process::systemd::{ActivatedSockets, Notify};
 use tidegate_process::{
-    Bundle, ChildAnswer, ChildSpec, ControlAnswer, ControlSocket, Master, MasterHooks, MasterOptions,
-    Operation, PidFile, Plan, Role, Signals, Snapshot, TakenOver, Unbundled,
+    Amendment, Bundle, ChildAnswer, ChildSpec, ControlAnswer, ControlSocket, Master, MasterHooks,
+    MasterOptions, Operation, PidFile, Plan, Role, Signals, Snapshot, TakenOver, Unbundled,
 };
 use tidegate_sys::signal::Signal;
 use tidegate_sys::socket::listen_unix;
@@ -115,7 +115,7 @@ fn start(
     let pid_file = locked.map(|locked| locked.pid_file);
     let mut hooks = Hooks::new(server, log, pid_file, log_socket, notify)?;
     hooks.on_ready = on_ready;
-    let mut options = MasterOptions::new(hooks.permanent_specs()?, hooks.plan(first, Vec::new())?)
+    let mut options = MasterOptions::new(hooks.permanent_specs()?, hooks.plan(first)?)
         .map_err(Error::system("opening the program's own binary"))?;
     if operated {
         // Its children look at nothing but what they inherit, and `ps` shows their titles alone.
@@ -154,6 +154,8 @@ pub(crate) struct Hooks {
     notify: Notify,
     /// What an operator has said about all processes, and a new one is told first: of listeners, and of the log's level.
     pub(crate) said: control::Said,
+    /// Sockets that were added for the next generation, and that nobody accepts from yet.
+    amendments: Vec<Amendment>,
     is_stopping: bool,
 }
 
@@ -211,6 +213,7 @@ impl Hooks {
             on_ready: None,
             notify,
             said: control::Said::default(),
+            amendments: Vec::new(),
             is_stopping: false,
         })
     }
@@ -264,6 +267,7 @@ impl Hooks {
             on_ready: None,
             notify: Notify::from_env(),
             said: frozen.said,
+            amendments: Vec::new(),
             is_stopping: false,
         })
     }
@@ -303,22 +307,19 @@ impl Hooks {
         Ok(specs)
     }
 
-    /// Makes the plan of a generation, and keeps it.
-    fn plan(
-        &mut self,
-        generation: Generation,
-        amendments: Vec<tidegate_process::Amendment>,
-    ) -> Result<Plan, Error> {
+    /// Keeps a generation, and makes its plan.
+    fn plan(&mut self, generation: Generation) -> Result<Plan, Error> {
         let mut status = self.status();
         status.generations.push(generation.view.clone());
         let others = self.generations.values().map(|it| (it.view.generation, Arc::clone(&it.metrics)));
         let mut metrics: Vec<(u64, Arc<OwnedFd>)> = others.collect();
         metrics.push((0, Arc::clone(&self.permanent_metrics)));
         metrics.push((generation.number.into(), Arc::clone(&generation.metrics)));
-        let children = generation.plan(&status, &metrics)?;
-        let plan = Generation::into_plan(children, amendments, &generation.server);
+        let plan = generation.plan(&status, &metrics);
+        let plan = plan.map(|children| Generation::into_plan(children, &generation.server));
+        // Also when it failed: what was bound for it is let go of when it is forgotten.
         self.generations.insert(generation.number, generation);
-        Ok(plan)
+        plan
     }
 
     fn next_generation(&mut self, number: u32) -> Result<Plan, Error> {
@@ -335,9 +336,12 @@ impl Hooks {
                 tracing::info!(listener = bound.name, address = bound.address, "listening");
             }
         }
-        let current = self.current;
-        let amendments = self.generations.get_mut(&current).map(|it| it.grow(&next.bound));
-        self.plan(next, amendments.unwrap_or_default())
+        let grown = next.grown();
+        let plan = self.plan(next)?;
+        if let Some(current) = self.generations.get_mut(&self.current) {
+            current.grow(&grown, &mut self.amendments)?;
+        }
+        Ok(plan)
     }
 
     fn own_place(&self) -> tidegate_engine::ProcessMetrics {
@@ -443,12 +447,29 @@ impl MasterHooks for Hooks {
         self.next_generation(generation).map_err(|error| chain(&error))
     }
 
+    fn amendments(&mut self) -> Vec<Amendment> {
+        std::mem::take(&mut self.amendments)
+    }
+
+    fn on_leaving(&mut self) {
+        // What is in its memory is not taken along.
+        if let Some(log) = &self.log {
+            let flushed = log.flush(LEAVE_TIMEOUT);
+            if flushed.unsent > 0 {
+                tracing::debug!(records = flushed.unsent, "records are left behind");
+            }
+        }
+    }
+
     fn on_committed(&mut self, generation: u32) {
         self.current = generation;
         self.own_place().set(ProcessWord::Generation, generation.into());
         let Some(mut current) = self.generations.remove(&generation) else { return };
         current.is_committed = true;
         self.generations.values_mut().for_each(|older| older.release(&current.bound));
+        for (bound, listener) in current.bound.iter().zip(&current.server.listeners) {
+            bound.change_options(&listener.options.tcp);
+        }
         if let Some(log) = &self.log {
             logging::set_levels(log, &current.server.config, self.said.level());
         }
@@ -597,6 +618,8 @@ pub(crate) fn begun(signal: Signal) -> ControlAnswer {
 }
 
 const FIRST: u32 = 1;
+/// How long a log server that does not answer may hold an upgrade up.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(250);
 const LOG_BACKLOG: u32 = 128;
 /// The owner and the group may log.
 const LOG_SOCKET_MODE: u32 = 0o660;

@@ -5,10 +5,12 @@
 
 use std::os::fd::AsFd;
 
+use serde::Deserialize;
 use tidegate_process::{Child, PROBE_STATE, check_state};
 use tidegate_sys::shared::read_all;
 
 use super::build::Built;
+use super::master::FrozenHooks;
 use super::single;
 use super::worker::{chain, tell};
 use crate::{Error, ServerBuilder};
@@ -36,6 +38,7 @@ fn try_out(
     let bytes = read_all(state.as_fd(), MAX_STATE_BYTES).map_err(Error::system("reading the state"))?;
     let state: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|error| Error::Service(error.into()))?;
+    FrozenHooks::deserialize(&state["hooks"]).map_err(|error| Error::Service(error.into()))?;
     let server = server(&state["hooks"]["source"])?.checked()?;
     let status = single::counters(&server);
     let built = Built::without_sockets(&server, &status, single::places(&server, &status))?;

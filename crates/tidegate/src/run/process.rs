@@ -47,7 +47,29 @@ impl ProcessSpec {
 
 /// What a process of a program's own has of its server.
 ///
-/// It is to call [`ready`](Self::ready) when it works, and to hear from [`wait`](Self::wait) when it is to end.
+/// It is to call [`ready`](Self::ready) when it works, and to hear from [`wait`](Self::wait) when it is to end. The master does
+/// not ask it whether it makes progress: one that hangs is not replaced, one that ends is, unless everything ends.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tidegate::{BoxError, ProcessContext, ProcessEvent};
+///
+/// # fn reopen_files() {}
+/// /// To be given to `ServerBuilder::process`, with a number as its arguments.
+/// fn count_down(process: &mut ProcessContext<'_>, from: u32) -> Result<(), BoxError> {
+///     process.ready()?;
+///     for left in (0..from).rev() {
+///         process.status(&format!("{left} to go"))?;
+///         match process.wait(Duration::from_secs(1))? {
+///             None => {}
+///             Some(ProcessEvent::Reopen) => reopen_files(),
+///             Some(ProcessEvent::Quit | ProcessEvent::Stop) => return Ok(()),
+///         }
+///     }
+///     // Whoever returns without having been told to is started again.
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ProcessContext<'a> {
     child: &'a mut Child,

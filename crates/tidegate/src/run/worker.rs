@@ -138,7 +138,10 @@ impl Serving<'_> {
                 tell(self.child.pong());
             }
             ChildEvent::Cover { slot, fds } => {
-                tracing::info!(slot, sockets = fds.len(), "accepting for a neighbour");
+                match slot == self.questioned.worker {
+                    true => tracing::info!(sockets = fds.len(), "accepting from more sockets"),
+                    false => tracing::info!(slot, sockets = fds.len(), "accepting for a neighbour"),
+                }
                 for (name, fd) in fds {
                     self.cover(slot, &name, fd)?;
                 }

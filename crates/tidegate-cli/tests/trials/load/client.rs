@@ -124,7 +124,15 @@ impl Client {
         match self.state {
             State::Away if turn.draining => self.state = State::Done,
             State::Away if is_due => self.connect(turn),
-            State::Connecting => self.connected(turn, flags),
+            State::Connecting => {
+                self.connected(turn, flags);
+                // A server without room may have said so already, and what an event tells of is told once.
+                let has_more =
+                    flags.is_some_and(|flags| flags.intersects(EventFlags::IN | EventFlags::RDHUP));
+                if self.state == State::Asking && has_more {
+                    self.read(turn, flags);
+                }
+            }
             State::Idle if is_due => self.ask(turn),
             State::Idle => self.read(turn, flags),
             State::Asking => {

@@ -150,10 +150,21 @@ impl World {
     }
 
     fn check_cover(&mut self, absent: ChildId, slot: u32, by: ChildId) {
-        self.seen.at("cover");
-        assert!(self.stopping.is_none() && absent != by && !self.is_retired);
+        assert!(self.stopping.is_none() && absent != by);
         let absent = self.supervisor.child(absent).unwrap();
-        assert_eq!((absent.role, absent.generation), (Role::Worker(slot), self.current));
+        assert_eq!(absent.role, Role::Worker(slot));
+        if absent.is_retired {
+            self.seen.at("left to a neighbour");
+            let generation = absent.generation;
+            assert!(self.supervisor.hands_over(generation), "nothing is left by an acceptor");
+            let process = self.process(by);
+            assert_eq!(process.generation, generation);
+            assert!(matches!(process.role, Role::Worker(_)) && process.told.is_none());
+            return;
+        }
+        self.seen.at("cover");
+        assert!(!self.is_retired);
+        assert_eq!(absent.generation, self.current);
         if self.processes.values().any(|it| it.covers.contains(&slot) && it.generation == self.current) {
             self.seen.at("cover handed on");
         }
@@ -370,7 +381,9 @@ impl World {
             .collect();
         let mut is_bare = false;
         for (owner, slot, serves, had_its_turn) in &owners {
-            let covers = |(_, it): &(&ChildId, &Process)| it.covers.contains(slot) && it.told.is_none();
+            let covers = |(_, it): &(&ChildId, &Process)| {
+                it.covers.contains(slot) && it.told.is_none() && it.generation == self.current
+            };
             let by: Vec<ChildId> = self.processes.iter().filter(covers).map(|(id, _)| *id).collect();
             let candidates = owners.iter().filter(|(id, ..)| id != owner).filter(|(_, _, serves, _)| *serves);
             let candidates: Vec<ChildId> = candidates.map(|(id, ..)| *id).collect();

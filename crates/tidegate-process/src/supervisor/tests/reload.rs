@@ -159,9 +159,57 @@ fn an_acceptor_ends_before_its_workers_are_told() {
     assert_eq!(orders, [Order::Commit { generation: 2 }, done(RELOAD, 2), quit(acceptor, secs(2))]);
     assert_eq!(bench.wait(secs(3)), [Order::Stop { child: acceptor }]);
     assert_eq!(bench.wait(secs(2)), [Order::Kill { child: acceptor }]);
-    assert_eq!(bench.died(acceptor, KILLED), [drain(A), drain(B)]);
+    // Who answers now reads what it has left.
+    assert_eq!(bench.died(acceptor, KILLED), [A, B].map(|child| Order::Ping { child }));
+    assert_eq!(bench.on(Event::Pong { child: B }), []);
+    assert_eq!(bench.on(Event::Pong { child: A }), [drain(A), drain(B)]);
     bench.died(A, DONE);
     assert_eq!(bench.died(B, DONE), [Order::Forget { generation: 1 }]);
+}
+
+/// Two workers whose acceptor is told to end.
+fn with_an_acceptor_that_ends() -> Bench {
+    let crew = Crew { workers: 2, acceptor: true };
+    let mut bench = Bench::of(2, true, quiet()).run();
+    bench.on(Event::Signal(Signal::HUP));
+    bench.on(Event::Prepared { generation: 2, crew });
+    bench.up(D);
+    bench.up(E);
+    assert!(bench.up(F).contains(&quit(C, secs(2))));
+    bench
+}
+
+#[test]
+fn what_an_acceptor_left_for_a_worker_that_does_not_answer_is_read_by_its_neighbour() {
+    let mut bench = with_an_acceptor_that_ends();
+    bench.died(C, DONE);
+    assert_eq!(bench.on(Event::Pong { child: A }), []);
+    let cover = Order::Cover { absent: B, slot: 1, by: A };
+    assert_eq!(bench.wait(Limits::default().ping_timeout), [cover, drain(A), drain(B)]);
+}
+
+#[test]
+fn what_an_acceptor_left_for_a_worker_that_has_died_is_read_by_its_neighbour() {
+    let mut bench = with_an_acceptor_that_ends();
+    let cover = Order::Cover { absent: B, slot: 1, by: A };
+    assert_eq!(bench.died(B, KILLED), [cover]);
+    assert_eq!(bench.died(C, DONE), [Order::Ping { child: A }]);
+    assert_eq!(bench.on(Event::Pong { child: A }), [drain(A)]);
+}
+
+#[test]
+fn an_answer_from_before_the_acceptor_ended_is_not_enough() {
+    let crew = Crew { workers: 1, acceptor: true };
+    let mut bench = Bench::of(1, true, Limits::default()).run();
+    bench.on(Event::Signal(Signal::HUP));
+    bench.on(Event::Prepared { generation: 2, crew });
+    let pings = bench.wait(Limits::default().ping_interval);
+    assert!(pings.contains(&Order::Ping { child: A }));
+    bench.up(C);
+    assert!(bench.up(D).contains(&quit(B, secs(2))));
+    assert_eq!(bench.died(B, DONE), []);
+    assert_eq!(bench.on(Event::Pong { child: A }), [Order::Ping { child: A }]);
+    assert_eq!(bench.on(Event::Pong { child: A }), [drain(A)]);
 }
 
 #[test]
