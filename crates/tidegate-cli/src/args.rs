@@ -101,7 +101,7 @@ pub(crate) enum CommandArgs {
         #[arg(long, value_name = "ID", value_parser = connection_id)]
         after: Option<String>,
         /// How many at once
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: Option<u32>,
         /// Goes on until there are no more
         #[arg(long)]
@@ -265,11 +265,15 @@ fn timeout(text: &str) -> Result<Duration, String> {
 fn connection_id(text: &str) -> Result<String, String> {
     let is_number =
         |part: &str| part.parse::<u64>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let is_id = text.len() <= MAX_ID_BYTES && text.split('.').all(is_number);
-    if is_id {
+    // A worker that has taken the place of another is called as 0n.
+    let is_part = |(place, part): (usize, &str)| match part.strip_suffix('n') {
+        Some(worker) if place == WORKER_OF_ID => is_number(worker),
+        _ => is_number(part),
+    };
+    if text.len() <= MAX_ID_BYTES && text.split('.').enumerate().all(is_part) {
         Ok(text.to_owned())
     } else {
-        Err("an id is numbers with dots between, as 1.0.0.12.3".to_owned())
+        Err("an id is numbers with dots between, as 1.0.0.12.3 or 1.0n.0.12.3".to_owned())
     }
 }
 
@@ -286,6 +290,8 @@ fn severity(text: &str) -> Result<Severity, String> {
     text.parse().map_err(|error: tidegate::log::UnknownSeverity| error.to_string())
 }
 
+/// Which part of an id is the worker, counted from 0.
+const WORKER_OF_ID: usize = 1;
 /// Longer than any id.
 const MAX_ID_BYTES: usize = 100;
 
@@ -312,6 +318,7 @@ mod tests {
     fn ids_names_and_levels_are_checked_before_the_server_is_asked() {
         for good in [
             &["close", "1.0.0.12.3"][..],
+            &["close", "1.0n.0.12.3"],
             &["pause", "web"],
             &["resume", "--worker", "3"],
             &["loglevel", "debug"],
@@ -326,12 +333,15 @@ mod tests {
             &["close", ""],
             &["close", "1..2"],
             &["close", "+1"],
+            &["close", "1.0.0n.12.3"],
+            &["close", "1.n.0.12.3"],
             &["pause"],
             &["pause", "web", "--worker", "3"],
             &["pause", "web worker"],
             &["loglevel", "loud"],
             &["loglevel", "debug\nstop"],
             &["connections", "--limit", "0"],
+            &["connections", "--limit", "1001"],
             &["drain", "-1"],
             &["reload", "--timeout", "0s"],
         ] {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tidegate::config::{Config, LoadOptions};
+use tidegate::config::{Config, ConfigErrors, LoadOptions};
 
 use crate::ask::{Patience, Reply, ask_at, nobody};
 use crate::configuration::of_running;
@@ -39,7 +39,8 @@ pub(crate) enum Whose {
 /// Gives the order, and waits until it is carried out, but no longer than `bound`.
 pub(crate) fn give(options: &LoadOptions, order: &Order, bound: Option<Duration>) -> Result<(), Failure> {
     let config = match order {
-        Order::Reload => checked(options)?,
+        Order::Reload => Config::load(options).map_err(|errors| not_asked(order, &errors))?,
+        Order::Upgrade => of_running(options).map_err(|errors| not_asked(order, &errors))?,
         _ => of_running(options)?,
     };
     match give_at(&config.control_socket(), order, bound)? {
@@ -48,12 +49,9 @@ pub(crate) fn give(options: &LoadOptions, order: &Order, bound: Option<Duration>
     }
 }
 
-/// The configuration that the server would read, or everything that is wrong with it. The server checks it too; but here
-/// nothing has begun yet.
-fn checked(options: &LoadOptions) -> anyhow::Result<Config> {
-    Config::load(options).map_err(|errors| {
-        anyhow!("not reloaded: the configuration is refused, and the server was not asked\n{errors}")
-    })
+/// The server would read this configuration, too, and refuse what was asked; but here nothing has begun yet.
+fn not_asked(order: &Order, errors: &ConfigErrors) -> anyhow::Error {
+    anyhow!("{}: the configuration is refused, and the server was not asked\n{errors}", order.undone())
 }
 
 /// What to print; `None` when nobody listens there.

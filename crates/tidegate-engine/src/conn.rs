@@ -2,7 +2,7 @@
 //!
 //! Small, because most connections are idle most of the time: buffers exist only while something waits in them.
 
-use tidegate_reactor::{End, PeerAddress, Token};
+use tidegate_reactor::{End, Errno, PeerAddress, Token};
 use tidegate_timer::{Instant, TimerKey};
 
 use crate::handle::Letter;
@@ -14,7 +14,7 @@ use crate::{Limits, Phase, Reason, TimerToken};
 /// A connection.
 ///
 /// ```text
-///              CloseAfterFlush            output empty           peer's FIN, or too late, or too much
+///              CloseAfterFlush            output empty               peer's FIN, or too late
 ///   Open ─────────────────────▶ Flushing ─────────────▶ Lingering ───────────────────────────▶ closed
 ///    └── Abort, broken, deadline ──────────────────────────────────────────────────────────────▶
 /// ```
@@ -45,6 +45,8 @@ pub(crate) struct Conn {
     /// Stands in the loop's list of connections that go on without a completion.
     pub(crate) listed: bool,
     pub(crate) eof: Eof,
+    /// Nothing can be sent any more, and what the peer has said before is still heard: see `event_loop::closing`.
+    pub(crate) unheard: Option<Errno>,
     /// What `on_retire` has been called for.
     pub(crate) told: Retirement,
     /// Memory of its input, as it stands in the loop's account.
@@ -175,6 +177,7 @@ impl Conn {
             stalled: false,
             listed: false,
             eof: Eof::None,
+            unheard: None,
             told: Retirement::None,
             weighed: 0,
             lingered: 0,
@@ -226,8 +229,7 @@ impl Conn {
             State::Open => {
                 self.suspended || self.reading.paused || self.over_water || self.squeezed || self.unqueued
             }
-            State::Flushing(_) => self.deaf,
-            State::Lingering(_) => false,
+            State::Flushing(_) | State::Lingering(_) => self.deaf,
         }
     }
 

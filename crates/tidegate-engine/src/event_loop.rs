@@ -215,7 +215,7 @@ impl<R: Reactor> Loop<R> {
             Completion::Ready(token) => self.on_ready(token),
             Completion::Stalled(token) => self.on_stalled(token),
             Completion::Ended(token) => self.on_ended(token),
-            Completion::Failed(token, errno) => self.close_broken(token, errno),
+            Completion::Failed(token, errno) => self.on_failed(token, errno),
             Completion::Accepted { listener, socket, peer } => self.on_accepted(listener, socket, peer),
             Completion::AcceptFailed { listener, error } => self.on_accept_failed(listener, error),
             Completion::Woken => self.on_woken(),

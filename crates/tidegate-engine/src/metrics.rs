@@ -84,6 +84,8 @@ pub enum ProcessWord {
     AcceptsHeld = 19,
     /// 0, or 1 for a worker that replaces another which still drains.
     Seat = 20,
+    /// Twice how often the master has moved what ended processes had counted elsewhere; odd while it does.
+    Moves = 21,
     /// Messages and descriptors that were handed over and are no connections.
     HandoverErrors = 24,
 }

@@ -4,6 +4,9 @@
 //! connection to a loop by a [`Balance`](crate::Balance), as an [`Acceptor`](crate::Acceptor) within the process would. While the loops are full
 //! or descriptors are short it does not read: the channel fills, and the acceptor passes this worker over.
 //!
+//! What is in a channel outlives the worker. A worker that is killed takes with it what its loops have, and what it has
+//! received in the same turn: 256 connections at the most.
+//!
 //! Invariant: a connection that was received is with a loop, or in `kept` until one has room; and nothing is received while
 //! anything is kept. What a message says is not trusted: one that is malformed costs its own connections and no others.
 
@@ -29,7 +32,6 @@ use self::descriptors::Descriptors;
 use self::handle::Order;
 use self::inlet::Inlets;
 use crate::accepting::{RETRY_AFTER, Reports};
-use crate::acceptor::LAST_WAIT;
 use crate::acceptor::balance::Balancer;
 use crate::handle::Command;
 use crate::handover::{BATCH, MESSAGE_BYTES, Origin, decode};
@@ -284,38 +286,42 @@ impl Receiver {
 
     /// Ends. The loops are told last, and whatever came of the rest.
     fn end(&mut self, command: Command) -> io::Result<()> {
-        let Command::Quit { grace } = command else {
-            self.inbox.tell_loops(command);
-            return Ok(());
-        };
-        // What was ordered before the command may have come between the last look at the orders and that at the command.
-        for order in self.inbox.take_orders() {
-            self.carry_out(order);
-        }
-        tracing::debug!(connections = self.balancer.connections(), ?grace, "the receiver retires");
-        let deadline = self.now + grace;
-        let outcome = self.drain(deadline.min(self.now + LAST_WAIT));
-        // No limit stays none.
-        let left = if grace == Duration::MAX { grace } else { deadline.saturating_duration_since(self.now) };
-        let command = if self.inbox.is_stopped() { Command::Stop } else { Command::Quit { grace: left } };
-        self.inbox.tell_loops(command);
+        let mut ending = Ending::new(command, self.now);
+        let outcome = self.drain(&mut ending);
+        self.inbox.tell_loops(ending.command(self.now));
         outcome
     }
 
-    /// Reads the channels until they are empty: what an acceptor that has ended has left there.
-    fn drain(&mut self, deadline: Instant) -> io::Result<()> {
-        self.paused = false;
+    /// Reads the channels until they are empty: what an acceptor that has ended has left there. The loops serve meanwhile, so
+    /// that places come free; told again, it goes by what it is told last.
+    fn drain(&mut self, ending: &mut Ending) -> io::Result<()> {
         loop {
+            self.inbox.take_orders().into_iter().for_each(|order| self.carry_out(order));
+            self.paused = false;
+            if let Some(command) = self.inbox.take_command() {
+                *ending = Ending::new(command, self.now);
+            }
+            let Ending::By { until, .. } = *ending else { return Ok(()) };
             self.check_takers()?;
             self.review();
             let reads = self.inlets.are_watched();
             // A turn that does not wait, while there may be something.
-            let until = if reads { self.now } else { self.exhausted.map_or(deadline, |at| at.min(deadline)) };
-            let anything = self.turn(Some(until))?;
-            let is_done = reads && !anything && self.kept.is_empty();
-            if is_done || self.now >= deadline || self.inbox.is_stopped() {
+            let wait_until = if reads { self.now } else { self.exhausted.map_or(until, |at| at.min(until)) };
+            let anything = self.turn(Some(wait_until))?;
+            if reads && !anything && self.kept.is_empty() {
                 return Ok(());
             }
+            if self.now >= until {
+                self.report_left();
+                return Ok(());
+            }
+        }
+    }
+
+    /// It ends, and a channel is not empty.
+    fn report_left(&self) {
+        if self.inlets.iter().any(|inlet| next_batch(&inlet.channel) > 0) {
+            tracing::error!("connections are left in the channel: no loop had room before the end");
         }
     }
 
@@ -328,6 +334,31 @@ impl Receiver {
         tracing::error!(connections = lost.len(), "connections closed: no loop had room before the end");
         for arrival in lost {
             self.metrics.listener(arrival.site).add(ListenerWord::Overloaded, 1);
+        }
+    }
+}
+
+/// How it is to end.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Now,
+    By { until: Instant, limited: bool },
+}
+
+impl Ending {
+    fn new(command: Command, now: Instant) -> Self {
+        match command {
+            Command::Stop => Self::Now,
+            Command::Quit { grace } => Self::By { until: now + grace, limited: grace < Duration::MAX },
+        }
+    }
+
+    /// What the loops are told. No limit stays none.
+    fn command(self, now: Instant) -> Command {
+        match self {
+            Self::Now => Command::Stop,
+            Self::By { limited: false, .. } => Command::Quit { grace: Duration::MAX },
+            Self::By { until, .. } => Command::Quit { grace: until.saturating_duration_since(now) },
         }
     }
 }

@@ -58,34 +58,48 @@ impl<T: Into<OwnedFd>> From<T> for Socket {
 /// All sockets of a listener. Made from a [`Socket`], from a standard library's listener, or from a vector of sockets: an
 /// empty one is a listener that has none before it [adopts](crate::LoopHandle::adopt) one.
 #[derive(Debug)]
-pub struct Sockets(Vec<Socket>);
+pub struct Sockets {
+    sockets: Vec<Socket>,
+    paused: bool,
+}
 
 impl Sockets {
+    /// Nothing is accepted from them before somebody [resumes](crate::LoopHandle::resume) the listener: what waits in their
+    /// queues stays there.
+    #[must_use]
+    pub fn paused(self) -> Self {
+        Self { paused: true, ..self }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Those to accept from.
     pub(crate) fn open(self) -> impl Iterator<Item = ListeningSocket> {
-        self.0.into_iter().filter_map(Socket::open)
+        self.sockets.into_iter().filter_map(Socket::open)
     }
 
     /// Whether somebody else accepts: the only socket is [handed over](Socket::handed_over).
     pub(crate) fn is_handed_over(&self) -> bool {
-        matches!(&self.0[..], [socket] if socket.fd.is_none())
+        matches!(&self.sockets[..], [socket] if socket.fd.is_none())
     }
 
     /// Whether one socket of several is handed over.
     pub(crate) fn is_mixed(&self) -> bool {
-        self.0.len() > 1 && self.0.iter().any(|socket| socket.fd.is_none())
+        self.sockets.len() > 1 && self.sockets.iter().any(|socket| socket.fd.is_none())
     }
 }
 
 impl From<Vec<Socket>> for Sockets {
     fn from(sockets: Vec<Socket>) -> Self {
-        Self(sockets)
+        Self { sockets, paused: false }
     }
 }
 
 impl From<Socket> for Sockets {
     fn from(socket: Socket) -> Self {
-        Self(vec![socket])
+        vec![socket].into()
     }
 }
 

@@ -15,7 +15,7 @@ use tidegate_sys::shared::sealed_bytes;
 use tidegate_sys::signal::{self, Signal};
 
 use crate::clock::timespec;
-use crate::control::{Channel, Received, ToChild, ToMaster};
+use crate::control::{Channel, FIRST_WORD, Received, ToChild, ToMaster};
 use crate::master::{SUCCESSOR, TakeOverError, TakenOver};
 use crate::role::Role;
 use crate::signals::{Signals, SignalsError};
@@ -76,6 +76,8 @@ pub struct Child {
     channel: Option<Channel>,
     signals: Signals,
     wake: Arc<OwnedFd>,
+    /// What came behind the first words.
+    put_back: Option<ChildEvent>,
 }
 
 /// What a child is told.
@@ -165,7 +167,7 @@ impl Child {
         rustix::thread::set_name(c"tidegate").map_err(io::Error::from)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         let channel = Some(Channel::from_fd(control)?);
-        Ok(Self { role, seat, fds, channel, signals, wake: Arc::new(wake) })
+        Ok(Self { role, seat, fds, channel, signals, wake: Arc::new(wake), put_back: None })
     }
 
     /// What it is for.
@@ -284,8 +286,30 @@ impl Child {
         }
     }
 
+    /// What was said to all processes before this one was started, as [`ChildEvent::Ask`] would bring it later: the words
+    /// of [`MasterHooks::first_words`](crate::MasterHooks::first_words). To be asked for before anything else is; who does
+    /// not ask gets them as events.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the control channel cannot be read.
+    pub fn first_words(&mut self) -> io::Result<Vec<String>> {
+        let mut words = Vec::new();
+        while self.put_back.is_none() {
+            match self.next_message()? {
+                Some(ChildEvent::Ask { ticket: FIRST_WORD, text }) => words.push(text),
+                Some(other) => self.put_back = Some(other),
+                None => break,
+            }
+        }
+        Ok(words)
+    }
+
     /// What has been told already. The control channel first: it says more than a signal that means the same.
     fn next_event(&mut self) -> io::Result<Option<ChildEvent>> {
+        if let Some(event) = self.put_back.take() {
+            return Ok(Some(event));
+        }
         if let Some(event) = self.next_message()? {
             return Ok(Some(event));
         }

@@ -352,6 +352,8 @@ pub const VERSION: u8 = 1;
 pub const MAX_STATUS_BYTES: usize = 4096;
 /// The most descriptors of a message.
 pub const MAX_FDS: usize = 64;
+/// The ticket of a question whose answer nobody waits for: what a child is to know from the beginning.
+pub(crate) const FIRST_WORD: u64 = u64::MAX;
 const MAX_PACKET_BYTES: usize = 8192;
 
 #[cfg(test)]

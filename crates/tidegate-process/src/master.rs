@@ -333,11 +333,6 @@ impl<H: MasterHooks> Master<H> {
             Ok(running) => {
                 let (role, generation, pid) = (running.role, running.generation, running.process.pid());
                 tracing::info!(%role, generation, pid, "child started");
-                // A probe is not asked anything, and ends without reading.
-                let words = if role == Role::Probe { Vec::new() } else { self.hooks.first_words() };
-                for text in words {
-                    running.tell(&ToChild::Ask { ticket: NOBODY, text });
-                }
                 self.running.insert(child, running);
                 Event::Spawned { child, pid }
             }
@@ -354,9 +349,11 @@ impl<H: MasterHooks> Master<H> {
     }
 
     fn start(&mut self, child: ChildId) -> Result<Running, StartError> {
+        let first_words = self.hooks.first_words();
         let slot = self.supervisor.child(child);
         let (role, generation) = slot.map_or((Role::Probe, 0), |slot| (slot.role, slot.generation));
         if role == Role::Probe {
+            self.why = None;
             let spec = self.probe().map_err(StartError::Probe)?;
             let next = self.program.next().map_err(StartError::Program)?;
             let how = Start {
@@ -365,6 +362,7 @@ impl<H: MasterHooks> Master<H> {
                 user: self.user.as_ref(),
                 generation,
                 seat: 0,
+                first_words: &[],
             };
             let running = Running::start(&spec, &how)?;
             self.next = Some(next);
@@ -380,7 +378,14 @@ impl<H: MasterHooks> Master<H> {
             None => (self.permanent.iter().find(|spec| spec.role == role), &self.program, self.user.as_ref()),
         };
         let spec = spec.ok_or(StartError::NoSpec(role))?;
-        let how = Start { exe: &program.exe, args: &program.child_args, user, generation, seat };
+        let how = Start {
+            exe: &program.exe,
+            args: &program.child_args,
+            user,
+            generation,
+            seat,
+            first_words: &first_words,
+        };
         Running::start(spec, &how)
     }
 
@@ -543,7 +548,5 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const FIRST_GENERATION: u32 = 1;
-/// The ticket of a question whose answer nobody waits for.
-const NOBODY: u64 = u64::MAX;
 /// The longest answer of a child, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;

@@ -25,6 +25,10 @@ impl StatusSource {
 
     /// All counters in the text format of Prometheus, version 0.0.4.
     pub(crate) fn prometheus(&self) -> String {
+        self.steadily(|| self.exposition())
+    }
+
+    fn exposition(&self) -> String {
         let mut text = String::with_capacity(16 << 10);
         self.write_process_metrics(&mut text);
         self.write_loop_metrics(&mut text);
@@ -106,7 +110,7 @@ impl StatusSource {
         const NAME: &str = "tidegate_connections_closed_first_total";
         head(text, NAME, "counter", "Connections that ended, by the side whose FIN or reset came first.");
         let sides = [("peer", ListenerWord::ClosedByPeer), ("server", ListenerWord::ClosedByServer)];
-        for process in self.started() {
+        for process in self.counted() {
             for (index, meta) in process.listeners() {
                 for (side, word) in sides {
                     let labels = format!("{},side=\"{side}\"", listener_labels(&process, meta));
@@ -119,7 +123,7 @@ impl StatusSource {
     fn write_listener_metrics(&self, text: &mut String) {
         for (word, name, kind, help) in LISTENER_METRICS {
             head(text, name, kind, help);
-            for process in self.started() {
+            for process in self.counted() {
                 for (index, meta) in process.listeners() {
                     let value = process.sum(index, |counts| counts.get(*word));
                     line(text, name, &listener_labels(&process, meta), value);
@@ -134,7 +138,7 @@ impl StatusSource {
         let known = Reason::ALL.iter().copied();
         let custom = Reason::all_custom();
         let reasons: Vec<Reason> = known.chain(custom).collect();
-        for process in self.started() {
+        for process in self.counted() {
             for (index, meta) in process.listeners() {
                 for reason in &reasons {
                     let closed = process.sum(index, |counts| counts.closed(*reason));
@@ -160,7 +164,7 @@ impl StatusSource {
                     continue;
                 }
                 head(text, &name, "counter", def.help);
-                for process in self.started() {
+                for process in self.counted() {
                     for (index, other) in
                         process.listeners().filter(|(_, other)| other.service == meta.service)
                     {
@@ -280,6 +284,9 @@ fn seconds(ns: u64) -> String {
 }
 
 fn process_label(process: &ProcessCounters) -> String {
+    if let Some(generation) = process.left_to {
+        return format!("process=\"ended\",generation=\"{generation}\"");
+    }
     let role = process.get(ProcessWord::Role);
     let name = role_name(role).replace(' ', "-");
     match role {

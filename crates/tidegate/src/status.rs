@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,9 @@ pub(crate) struct ProcessCounters {
     listeners: Arc<[ListenerMeta]>,
     #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show single loops"))]
     layout: Layout,
+    /// They are what processes of this generation have left, and older generations.
+    #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show them"))]
+    pub(crate) left_to: Option<u64>,
 }
 
 impl ProcessCounters {
@@ -239,17 +243,54 @@ pub(crate) const ROLE_PROCESS: u64 = 4;
 const ROLES: [&str; 5] = ["master", "log server", "worker", "acceptor", "process"];
 
 impl StatusSource {
+    /// Reads counters that the master does not move meanwhile, or nothing would be counted twice or not at all.
+    pub(crate) fn steadily<T>(&self, read: impl Fn() -> T) -> T {
+        let master = self.permanent.metrics.process(Layout::MASTER);
+        for _ in 0..MOST_READS {
+            let before = master.get(ProcessWord::Moves);
+            fence(Ordering::Acquire);
+            let value = read();
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && master.get(ProcessWord::Moves) == before {
+                return value;
+            }
+        }
+        // A master that was killed in the midst of it moves nothing any more.
+        read()
+    }
+
+    /// Moves counters, for those who read [`steadily`](Self::steadily). Only the master does.
+    pub(crate) fn moving(permanent: &View, step: impl FnOnce()) {
+        let master = permanent.metrics.process(Layout::MASTER);
+        master.add(ProcessWord::Moves, 1);
+        fence(Ordering::Release);
+        step();
+        fence(Ordering::Release);
+        master.add(ProcessWord::Moves, 1);
+    }
+
     /// A snapshot of all processes that have started.
     pub(crate) fn collect(&self) -> Status {
+        self.steadily(|| self.collect_once())
+    }
+
+    fn collect_once(&self) -> Status {
         let now = unix_time();
         let processes: Vec<_> = self.started().map(|process| self.process_status(&process, now)).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             unix_time: now,
             listeners: self.listener_statuses(),
-            generations: generations(&processes, now),
+            generations: generations(&processes, self.committed(), now),
             processes,
         }
+    }
+
+    /// The generation that serves, as the master has entered it; `None` where there is no master.
+    fn committed(&self) -> Option<u64> {
+        let master = self.permanent.metrics.process(Layout::MASTER);
+        let is_master = master.get(ProcessWord::Pid) != 0 && master.get(ProcessWord::Role) == ROLE_MASTER;
+        is_master.then(|| master.get(ProcessWord::Generation))
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = &View> {
@@ -259,6 +300,12 @@ impl StatusSource {
     /// The processes that there are: those that live over generations first.
     pub(crate) fn started(&self) -> impl Iterator<Item = ProcessCounters> {
         self.views().flat_map(View::started)
+    }
+
+    /// Whoever has counted something: the processes that there are, and those that have ended.
+    #[cfg(feature = "full")]
+    pub(crate) fn counted(&self) -> impl Iterator<Item = ProcessCounters> {
+        self.started().chain(self.generations.iter().filter_map(View::ended))
     }
 
     /// Every listener once, with the sum of what all its connections did, whoever served them.
@@ -328,21 +375,38 @@ impl View {
             places: group.to_vec(),
             listeners: Arc::clone(&self.listeners),
             layout: self.layout,
+            left_to: None,
         };
         let groups: Vec<_> = groups.map(counters).collect();
         groups.into_iter().filter(|process| process.get(ProcessWord::Pid) != 0)
     }
+
+    /// What is in the places in which there is nobody; `None` when that is nothing.
+    #[cfg(feature = "full")]
+    fn ended(&self) -> Option<ProcessCounters> {
+        let places: Vec<_> = (0..self.metrics.processes()).map(|index| self.metrics.process(index)).collect();
+        let (single, workers) = places.split_at(self.layout.first_worker().min(places.len()));
+        let groups = single.chunks(1).chain(workers.chunks(self.layout.worker_places()));
+        let is_left = |group: &&[ProcessMetrics]| group[0].get(ProcessWord::Pid) == 0;
+        let places = groups.filter(is_left).flatten().cloned().collect();
+        let (listeners, layout) = (Arc::clone(&self.listeners), self.layout);
+        let left = ProcessCounters { places, listeners, layout, left_to: Some(self.generation) };
+        (left.total(ListenerWord::Accepted) > 0).then_some(left)
+    }
 }
 
-/// The generations that these processes belong to, as far as that can be told from the processes alone: the newest one with
-/// a worker that is ready is the current one.
-fn generations(processes: &[ProcessStatus], now: u64) -> Vec<GenerationStatus> {
+/// The generations that these processes belong to. The current one is the newest with a worker that is ready, but none that
+/// is newer than the one that is `committed`: such a one has workers that are not ready, and may yet be given up.
+fn generations(processes: &[ProcessStatus], committed: Option<u64>, now: u64) -> Vec<GenerationStatus> {
     let mut numbered: BTreeMap<u64, Vec<&ProcessStatus>> = BTreeMap::new();
     for process in processes.iter().filter(|process| GENERATION_ROLES.contains(&process.role.as_str())) {
         numbered.entry(process.generation).or_default().push(process);
     }
     let serves = |processes: &[&ProcessStatus]| processes.iter().any(|process| process.state == "ready");
-    let current = numbered.iter().rev().find(|(_, processes)| serves(processes)).map(|(number, _)| *number);
+    let may_serve = |number: u64| committed.is_none_or(|committed| number <= committed);
+    let mut newest_first = numbered.iter().rev();
+    let current = newest_first.find(|(number, processes)| may_serve(**number) && serves(processes));
+    let current = current.map(|(number, _)| *number);
     let status = |(number, processes): (u64, Vec<&ProcessStatus>)| GenerationStatus {
         number,
         state: match current {
@@ -363,6 +427,9 @@ fn generations(processes: &[ProcessStatus], now: u64) -> Vec<GenerationStatus> {
 
 /// What belongs to a generation; all other processes live over reloads.
 const GENERATION_ROLES: [&str; 2] = ["worker", "acceptor"];
+
+/// Moving takes microseconds, a few times in a reload.
+const MOST_READS: usize = 100;
 
 pub(crate) fn role_name(role: u64) -> &'static str {
     usize::try_from(role).ok().and_then(|role| ROLES.get(role)).copied().unwrap_or("other")
@@ -443,7 +510,16 @@ mod tests {
 
     #[track_caller]
     fn check(processes: &[ProcessStatus], expected: &[(u64, &str, u64, u64, u64)]) {
-        let generations = generations(processes, 1000);
+        check_with(None, processes, expected);
+    }
+
+    #[track_caller]
+    fn check_with(
+        committed: Option<u64>,
+        processes: &[ProcessStatus],
+        expected: &[(u64, &str, u64, u64, u64)],
+    ) {
+        let generations = generations(processes, committed, 1000);
         let found = generations.iter().map(|generation| {
             let since = generation.since_unix.unwrap();
             (
@@ -468,6 +544,13 @@ mod tests {
         all.push(process("worker", 1, "retiring", 500));
         all.push(process("worker", 3, "starting", 2));
         check(&all, &[(1, "retiring", 500, 1, 10), (2, "current", 900, 3, 30), (3, "starting", 998, 1, 10)]);
+    }
+
+    #[test]
+    fn a_generation_is_not_the_current_one_before_all_of_it_is_ready() {
+        let all = [process("worker", 1, "ready", 9), process("worker", 2, "ready", 8)];
+        check_with(Some(1), &all, &[(1, "current", 991, 1, 10), (2, "starting", 992, 1, 10)]);
+        check_with(Some(2), &all, &[(1, "retiring", 991, 1, 10), (2, "current", 992, 1, 10)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate::{Flow, Io, Server, Stream, echo};
+use tidegate::{Flow, Io, ProcessContext, ProcessEvent, Server, Stream, echo};
 
 /// Says which program this process is; the processes that the master starts inherit it.
 const PROGRAM: &str = "LIBRARY_TEST_PROGRAM";
@@ -21,9 +21,12 @@ fn main() -> ExitCode {
         Ok("unable") => exit_code(
             program(|| if true { Err("this program cannot serve".into()) } else { Ok(echo()) }).run(),
         ),
+        Ok("process") => exit_code(with_process().run()),
         Ok(other) => panic!("no program {other}"),
         Err(_) => {
-            let cases: [(&str, fn()); 4] = [
+            let cases: [(&str, fn()); 6] = [
+                ("a_process_of_the_programs_own_is_kept", a_process_of_the_programs_own_is_kept),
+                ("a_process_needs_a_name_of_its_own", a_process_needs_a_name_of_its_own),
                 ("each_loop_of_each_worker_serves", each_loop_of_each_worker_serves),
                 ("a_library_program_serves_and_quits", a_library_program_serves_and_quits),
                 ("a_killed_worker_is_replaced", a_killed_worker_is_replaced),
@@ -59,6 +62,23 @@ fn exit_code(outcome: Result<(), tidegate::Error>) -> ExitCode {
     outcome.map_or_else(|error| ExitCode::from(error.exit_code()), |()| ExitCode::SUCCESS)
 }
 
+/// A server with a process that says what it was told and what happens to it.
+fn with_process() -> tidegate::ServerBuilder {
+    program(|| Ok(echo())).process("greeter", ("hello".to_owned(), 7u64), |process, (greeting, number)| {
+        println!("{} {greeting} {number}", std::process::id());
+        process.ready()?;
+        loop {
+            match process.wait(Duration::from_secs(60))? {
+                None | Some(ProcessEvent::Reopen) => {}
+                Some(told) => {
+                    println!("told {told:?}");
+                    return Ok(());
+                }
+            }
+        }
+    })
+}
+
 /// The program as a process; killed when a test ends early.
 struct Running {
     process: Child,
@@ -78,6 +98,18 @@ impl Running {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line.trim_end().rsplit('=').next().unwrap_or_default().to_owned()
+    }
+
+    /// The next line that is meant.
+    fn line(&mut self, is_meant: impl Fn(&str) -> bool) -> String {
+        let mut lines = self.lines.by_ref().lines().map(Result::unwrap);
+        lines.find(|line| is_meant(line)).expect("no such line before the end")
+    }
+
+    /// The process of its own that says next that it is there.
+    fn greeter(&mut self) -> u32 {
+        let line = self.line(|line| line.ends_with(" hello 7"));
+        line.split(' ').next().unwrap().parse().unwrap()
     }
 
     fn signal(&self, pid: u32, signal: &str) {
@@ -113,6 +145,34 @@ fn exchange(address: &str) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+fn a_process_of_the_programs_own_is_kept() {
+    let mut running = Running::start("process");
+    let first = running.greeter();
+    running.line(|line| line.starts_with("ready"));
+    running.signal(first, "KILL");
+    let second = running.greeter();
+    assert_ne!(first, second);
+    let before = running.children();
+    running.signal(running.process.id(), "HUP");
+    let began = Instant::now();
+    while running.children().iter().filter(|child| before.contains(child)).count() > 1 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the workers are never replaced");
+        std::thread::yield_now();
+    }
+    assert!(running.children().contains(&second), "it lives over a reload");
+    running.signal(running.process.id(), "QUIT");
+    running.line(|line| line == "told Quit");
+    assert_eq!(running.process.wait().unwrap().code(), Some(0));
+}
+
+fn a_process_needs_a_name_of_its_own() {
+    let quiet = |_: &mut ProcessContext<'_>, (): ()| Ok(());
+    for (name, part) in [("", "1 to 64"), ("a/b", "1 to 64"), ("greeter", "another one")] {
+        let error = with_process().process(name, (), quiet).spawn().unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 fn a_library_program_serves_and_quits() {

@@ -4,8 +4,9 @@
 //! waited for has a bound that only a failure reaches.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 use tidegate::{ProcessStatus, Status, control_socket};
@@ -30,6 +32,10 @@ pub(crate) struct Setup {
     open_files: Option<String>,
     /// `run`, unless it is left out.
     command: Option<&'static str>,
+    /// What a service manager would add to the environment.
+    env: Vec<(&'static str, String)>,
+    /// What it hands over, from descriptor 3 on.
+    given: Vec<OwnedFd>,
     /// What was built, or a copy of it that can be replaced.
     pub(crate) program: PathBuf,
 }
@@ -51,7 +57,15 @@ impl Setup {
 
     fn in_folder(dir: &Path) -> Self {
         let program = PathBuf::from(TIDEGATE);
-        Self { dir: dir.to_owned(), set: Vec::new(), open_files: None, command: Some("run"), program }
+        Self {
+            dir: dir.to_owned(),
+            set: Vec::new(),
+            open_files: None,
+            command: Some("run"),
+            env: Vec::new(),
+            given: Vec::new(),
+            program,
+        }
     }
 
     pub(crate) fn without_command(mut self) -> Self {
@@ -76,6 +90,20 @@ impl Setup {
         self
     }
 
+    /// Adds a variable to the environment.
+    pub(crate) fn env(mut self, key: &'static str, value: &str) -> Self {
+        self.env.push((key, value.to_owned()));
+        self
+    }
+
+    /// Hands sockets over as systemd does.
+    pub(crate) fn hand_over(mut self, sockets: &[(&str, OwnedFd)]) -> Self {
+        let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
+        // Far from where they are to stand.
+        self.given = sockets.iter().map(|(_, socket)| fcntl_dupfd_cloexec(socket, 100).unwrap()).collect();
+        self.env("LISTEN_FDS", &sockets.len().to_string()).env("LISTEN_FDNAMES", &names.join(":"))
+    }
+
     /// Starts the server and waits until it serves.
     pub(crate) fn start(self) -> Server {
         let mut server = self.spawn();
@@ -89,8 +117,18 @@ impl Setup {
     }
 
     /// Starts the server.
-    pub(crate) fn spawn(self) -> Server {
+    pub(crate) fn spawn(mut self) -> Server {
         let mut command = match &self.open_files {
+            // Only the process itself knows the pid that LISTEN_PID is to be, and where its descriptors are to stand.
+            None if !self.given.is_empty() => {
+                let places = self.given.iter().zip(3..);
+                let moved: String = places.map(|(fd, to)| format!(" {to}<&{}", fd.as_raw_fd())).collect();
+                self.given.iter().for_each(|fd| fcntl_setfd(fd, FdFlags::empty()).unwrap());
+                let mut shell = Command::new("bash");
+                shell.args(["-c", &format!("export LISTEN_PID=$$; exec \"$@\"{moved}"), "bash"]);
+                shell.arg(&self.program);
+                shell
+            }
             None => Command::new(&self.program),
             Some(limit) => {
                 let mut shell = Command::new("sh");
@@ -99,8 +137,10 @@ impl Setup {
             }
         };
         clean(&mut command, &self.dir).args(self.command).args(settings(&self.set));
+        command.envs(self.env.iter().map(|(key, value)| (*key, value.as_str())));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut master = command.spawn().unwrap();
+        self.given.clear();
         let stderr = BufReader::new(master.stderr.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -200,7 +240,7 @@ impl Server {
     }
 
     /// Waits until the status is as wanted.
-    pub(crate) fn wait_status(&self, what: &str, is_wanted: impl Fn(&Status) -> bool) -> Status {
+    pub(crate) fn wait_status(&self, what: &str, mut is_wanted: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.status();
         wait_until(what, || {
             status = self.status();
@@ -220,6 +260,57 @@ impl Server {
     /// The processes of its group, which have not ended.
     pub(crate) fn group(&self) -> Vec<processes::Process> {
         processes::of_group(self.pid())
+    }
+
+    /// Writes `tidegate.toml` anew, whose data folder is `data`.
+    pub(crate) fn write(&self, text: &str) {
+        write_file(&self.setup.dir, text);
+    }
+
+    /// Reloads the configuration, and returns the number of the generation that serves then.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> u64 {
+        self.renewed("reload", "reloaded, generation ")
+    }
+
+    /// Upgrades the program, and returns the number of the generation that serves then.
+    #[track_caller]
+    pub(crate) fn upgrade(&self) -> u64 {
+        self.renewed("upgrade", "upgraded, generation ")
+    }
+
+    #[track_caller]
+    fn renewed(&self, command: &str, done: &str) -> u64 {
+        let output = self.tidegate(&[command]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let number = stdout(&output).strip_prefix(done).unwrap();
+        number.trim_end().parse().unwrap()
+    }
+
+    /// Runs a command that is not carried out, and returns what it says about that.
+    #[track_caller]
+    pub(crate) fn refused(&self, args: &[&str]) -> String {
+        let output = self.tidegate(args);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        stderr(&output).to_owned()
+    }
+
+    /// Where a listener of the generation that serves is.
+    pub(crate) fn address_now(&self, listener: &str) -> SocketAddr {
+        let status = self.status();
+        let listener = status.listeners.iter().find(|it| it.name == listener).unwrap();
+        listener.address.parse().unwrap()
+    }
+
+    /// Waits until the file of the control socket and the pid file are gone, and no process is left.
+    #[track_caller]
+    pub(crate) fn check_nothing_left(&self) {
+        for name in ["tidegate.pid", "control.sock", "log.sock"] {
+            assert!(!self.data(name).exists(), "{name} is left");
+        }
+        let group = self.group();
+        assert!(group.is_empty(), "{group:?}");
     }
 
     /// Runs a command with the configuration of this server.
@@ -311,6 +402,44 @@ pub(crate) fn stdout(output: &Output) -> &str {
 
 pub(crate) fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Somebody who stays with the gateway.
+pub(crate) struct Client(pub(crate) TcpStream);
+
+impl Client {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let mut client = Self(stream);
+        client.ping();
+        client
+    }
+
+    #[track_caller]
+    pub(crate) fn ping(&mut self) {
+        self.0.write_all(&PING).unwrap();
+        let mut back = [0; PING.len()];
+        self.0.read_exact(&mut back).unwrap();
+        assert_eq!(back, PING);
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(&mut self) {
+        assert!(matches!(self.0.read(&mut [0]), Ok(0) | Err(_)));
+    }
+}
+
+const PING: [u8; 8] = [0, 8, 0, 0, 0, 0, 0, 0];
+
+/// The number of the generation that serves.
+pub(crate) fn current(status: &Status) -> u64 {
+    status.generations.iter().find(|it| it.state == "current").unwrap().number
+}
+
+/// Writes `tidegate.toml` in a folder, with the data folder `data`.
+pub(crate) fn write_file(dir: &Path, text: &str) {
+    fs::write(dir.join("tidegate.toml"), format!("data_dir = \"data\"\n{text}")).unwrap();
 }
 
 /// A folder with one file.

@@ -38,6 +38,7 @@ impl Accepting {
             let name = &self.doors[site].name;
             return Err(format!("listener \"{name}\" is handed over, and has sockets all the same").into());
         }
+        self.doors[site].paused |= sockets.is_paused();
         for socket in sockets.open() {
             self.listen(reactor, site, socket, None)?;
         }

@@ -2,8 +2,12 @@
 //!
 //! Every connection that was opened ends in [`Loop::close_with`], which is the only place where a slot is given up and
 //! `on_close` is called, so each sees exactly one.
+//!
+//! A peer that died may have said something just before, and the server learns of its death first when it answers what
+//! came earlier. Over a Unix socket the last words are still there then, and are heard; a TCP connection is reset by such
+//! a peer, which means that it is over in both directions (RFC 9293, section 3.5.3).
 
-use tidegate_reactor::{End, Errno, Reactor, Token};
+use tidegate_reactor::{End, Errno, PeerAddress, Reactor, Token};
 use tidegate_timer::TimerQueue;
 
 use super::Loop;
@@ -32,6 +36,41 @@ impl<R: Reactor> Loop<R> {
             State::Open | State::Flushing(_) => None,
         });
         self.close_with(token, finishing.unwrap_or(reason), End::Reset, Some(errno.raw_os_error()));
+    }
+
+    /// The kernel says so when it is asked for more input, of which there is no more.
+    pub(super) fn on_failed(&mut self, token: Token, errno: Errno) {
+        let unhandled = self.conns.get_mut(token).is_some_and(|conn| !conn.input.is_empty());
+        if unhandled && self.hear_on(token, errno) {
+            return self.on_ended(token);
+        }
+        self.close_broken(token, errno);
+    }
+
+    /// A send failed. Answers whether the connection goes on: without its output, until the end of its input.
+    pub(super) fn on_unsendable(&mut self, token: Token, errno: Errno) -> bool {
+        let goes_on = self.hear_on(token, errno);
+        if !goes_on {
+            self.close_broken(token, errno);
+        }
+        goes_on
+    }
+
+    /// The peer is gone, but what it has said may not all have been handled. False when that is not to be.
+    fn hear_on(&mut self, token: Token, errno: Errno) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        let left = conn.who.peer == PeerAddress::Unix && matches!(errno, Errno::PIPE | Errno::CONNRESET);
+        if !left || conn.state != State::Open || conn.has_ended() || conn.is_over() {
+            return false;
+        }
+        conn.unheard = Some(errno);
+        conn.send_later = false;
+        conn.stalled = false;
+        if let Some(mut output) = conn.output.take() {
+            output.clear(&mut self.turn.pool);
+        }
+        self.turn.record.clear_output();
+        true
     }
 
     pub(super) fn close_with(&mut self, token: Token, reason: Reason, end: End, errno: Option<i32>) {

@@ -24,7 +24,7 @@ impl<R: Reactor> Loop<R> {
             self.turn.record.clear_output();
             return false;
         };
-        if matches!(conn.state, State::Lingering(_)) {
+        if matches!(conn.state, State::Lingering(_)) || conn.unheard.is_some() {
             self.turn.record.clear_output();
             return true;
         }
@@ -36,10 +36,7 @@ impl<R: Reactor> Loop<R> {
             match self.forward(token) {
                 Ok(true) => {}
                 Ok(false) => return self.queue_batch(token, done, Progress::Refused),
-                Err(errno) => {
-                    self.close_broken(token, errno);
-                    return false;
-                }
+                Err(errno) => return self.fail(token, errno.into()),
             }
         }
         let Some(conn) = self.conns.get_mut(token) else { return false };
@@ -55,10 +52,7 @@ impl<R: Reactor> Loop<R> {
                 true
             }
             Ok(progress) => self.queue_batch(token, done, progress),
-            Err(error) => {
-                self.fail(token, error);
-                false
-            }
+            Err(error) => self.fail(token, error),
         }
     }
 
@@ -134,7 +128,8 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
-    /// Sends what is queued, and answers how many bytes were taken. `None` when the connection ended over it.
+    /// Sends what is queued, and answers how many bytes were taken. `None` when it cannot be sent, and what follows from
+    /// that has been done.
     pub(super) fn drain(&mut self, token: Token) -> Option<u64> {
         let conn = self.conns.get_mut(token)?;
         if conn.away && self.visits.is_some() {
@@ -161,17 +156,23 @@ impl<R: Reactor> Loop<R> {
             Ok(Progress::Refused) => self.reactor.await_writable(token),
             Ok(Progress::Share) => {}
             Err(error) => {
-                self.fail(token, error);
+                if self.fail(token, error) {
+                    self.settle(token);
+                }
                 return None;
             }
         }
         Some(taken)
     }
 
-    fn fail(&mut self, token: Token, error: SendError) {
+    /// False when the connection ended over it.
+    fn fail(&mut self, token: Token, error: SendError) -> bool {
         match error {
-            SendError::Connection(errno) => self.close_broken(token, errno),
-            SendError::FileShrank => self.close(token, Reason::FILE_SHRANK, None),
+            SendError::Connection(errno) => self.on_unsendable(token, errno),
+            SendError::FileShrank => {
+                self.close(token, Reason::FILE_SHRANK, None);
+                false
+            }
         }
     }
 }

@@ -114,6 +114,9 @@ impl<R: Reactor> Loop<R> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let waiting = conn.suspended || conn.away || (conn.is_held() && !conn.input.is_empty());
         if conn.eof == Eof::Came && !waiting && conn.state == State::Open {
+            if let Some(errno) = conn.unheard {
+                return self.close_broken(token, errno);
+            }
             conn.eof = Eof::Told;
             self.notify(token, Event::Eof);
         }
@@ -123,14 +126,11 @@ impl<R: Reactor> Loop<R> {
     fn throw_away(&mut self, token: Token, n: u32) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.lingered = conn.lingered.saturating_add(n);
-        match conn.state {
-            State::Lingering(_) if conn.lingered > LINGER_BYTES => self.end_lingering(token),
-            State::Flushing(_) if conn.lingered > LINGER_BYTES => {
-                // It is to read, not to write; how long it may take for that, the write time-out says.
-                conn.deaf = true;
-                self.settle(token);
-            }
-            State::Open | State::Flushing(_) | State::Lingering(_) => {}
+        if conn.state != State::Open && conn.lingered > LINGER_BYTES {
+            // It is to read, not to write. How long it may take for that, the write time-out says, and then the time it is
+            // lingered for: closed at once, its last bytes might be thrown away with a reset on their way to it.
+            conn.deaf = true;
+            self.settle(token);
         }
     }
 }

@@ -127,11 +127,13 @@ impl<R: Reactor> Loop<R> {
     }
 
     fn conclude(&mut self, token: Token, came: &Came) {
-        if let Some(errno) = came.broken {
-            return self.close_broken(token, errno);
+        if let Some(errno) = came.broken
+            && !self.on_unsendable(token, errno)
+        {
+            return;
         }
         match came.end {
-            Some(Got::Failed(errno)) => self.close_broken(token, errno),
+            Some(Got::Failed(errno)) => self.on_failed(token, errno),
             Some(Got::Ended) => {
                 self.follow(token, came.then);
                 self.on_ended(token);

@@ -30,10 +30,13 @@ impl ReceiverHandle {
         Self { inbox }
     }
 
-    /// The loops get what is in the channels, which is to be said when the acceptor has ended; they are then told to end when
-    /// their connections have, or when `grace` has passed since this call was heeded. See
-    /// [`LoopHandle::quit`](crate::LoopHandle::quit). Loops that are full are waited for, `grace` or
-    /// [`LAST_WAIT`](crate::LAST_WAIT) at the most; what finds no room by then is left in the channel, and reported.
+    /// The loops get what is in the channels, which is to be said when the acceptor has ended; only then are they told to
+    /// end when their connections have, or when `grace` has passed since this call was heeded. See
+    /// [`LoopHandle::quit`](crate::LoopHandle::quit).
+    ///
+    /// Loops that are full are waited for, and serve on meanwhile: for `grace` at the most, and with [`Duration::MAX`] as long
+    /// as it takes, or until this is called again with a limit. What finds no room by then is left in the channel, and
+    /// reported.
     pub fn quit(&self, grace: Duration) {
         self.inbox.command(Command::Quit { grace });
     }

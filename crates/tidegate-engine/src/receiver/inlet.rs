@@ -27,6 +27,10 @@ impl Inlets {
         self.next_id += 1;
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Inlet> {
+        self.all.iter()
+    }
+
     pub(super) fn find(&mut self, id: u64) -> Option<&mut Inlet> {
         self.all.iter_mut().find(|inlet| inlet.id == id)
     }

@@ -20,7 +20,10 @@ under_each_model!(
     a_peer_that_writes_on_and_on_before_it_reads_gets_its_answer_too,
 );
 
-under_all_models_at_once!(a_peer_that_takes_little_but_something_is_served_on);
+under_all_models_at_once!(
+    a_peer_that_takes_little_but_something_is_served_on,
+    an_answer_on_its_way_is_not_overtaken_by_a_reset,
+);
 
 fn a_peer_that_does_not_read_is_not_read_from(config: EngineConfig) {
     const HIGH: usize = 64 << 10;
@@ -146,6 +149,21 @@ fn a_peer_that_writes_on_and_on_before_it_reads_gets_its_answer_too(config: Engi
     assert!(got[..2_000_000] == letters(2_000_000));
     server.expect_close(Reason::DONE);
     // It was told everything and went on writing; the reset is its own affair.
+    drop(client);
+    drop(writer.join().unwrap());
+}
+
+fn an_answer_on_its_way_is_not_overtaken_by_a_reset(config: EngineConfig) {
+    const ANSWER: u64 = 80_000;
+    let server = Server::new(config);
+    let mut client = server.client();
+    // The kernel has it all at once, but not all of it at the client's end.
+    client.send(format!("big {ANSWER}\ndone\n"));
+    let writer = client.send_aside(vec![b'y'; 8_000_000]);
+    // The server has thrown away as much as it does, and the client has not read a byte.
+    server.wait_for(ListenerWord::BytesIn, 1 << 20);
+    assert!(client.rest() == [&letters(ANSWER)[..], b"\n"].concat());
+    server.expect_close(Reason::DONE);
     drop(client);
     drop(writer.join().unwrap());
 }

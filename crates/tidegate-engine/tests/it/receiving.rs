@@ -81,6 +81,31 @@ fn a_channel_that_is_adopted_right_before_the_end_is_read_to_its_end() {
 }
 
 #[test]
+fn a_retiring_worker_that_is_full_serves_on_until_it_is_told_for_how_long() {
+    let mut front = Front::start(Balance::RoundRobin, 1);
+    let mut worker = front.worker(0, &[2]);
+    let mut served = [front.client(), front.client()];
+    served.iter_mut().for_each(Client::round_trip);
+    let mut waiting = front.clients(40);
+    front.handle.quit(LONG);
+    front.join();
+    let turns = || worker.metrics.get(ProcessWord::LoopTurns);
+    let before = turns();
+    worker.handle.quit(Duration::MAX);
+    until(|| turns() > before);
+    // Its loop has not been told to retire: these would be closed.
+    served.iter_mut().for_each(Client::round_trip);
+    worker.handle.quit(Duration::from_millis(1));
+    served.iter_mut().for_each(|client| assert!(!was_served(client)));
+    worker.join();
+    // What it has not received is still there.
+    let successor = front.worker(0, &[1000]);
+    let lost = waiting.iter_mut().filter_map(|client| (!was_served(client)).then_some(())).count();
+    assert!(lost <= 16, "{lost}");
+    assert_eq!(successor.accepted(), 40 - lost as u64);
+}
+
+#[test]
 fn a_neighbour_reads_the_channel_that_it_has_adopted_until_it_is_released() {
     let front = Front::start(Balance::RoundRobin, 2);
     let neighbour = front.worker(0, &[1000]);

@@ -13,7 +13,7 @@ use tidegate_sys::signal::Signal;
 
 use super::plan::ChildSpec;
 use crate::child::{CONTROL_FD, with_seat};
-use crate::control::{Channel, MAX_FDS, Received, ToChild, ToMaster};
+use crate::control::{Channel, FIRST_WORD, MAX_FDS, Received, ToChild, ToMaster};
 use crate::role::Role;
 use crate::signals::Signals;
 
@@ -42,6 +42,8 @@ pub(crate) struct Start<'a> {
     pub(crate) user: Option<&'a Credentials>,
     pub(crate) generation: u32,
     pub(crate) seat: u32,
+    /// What it is to know before it begins: see [`Child::first_words`](crate::Child::first_words).
+    pub(crate) first_words: &'a [String],
 }
 
 /// Why a child could not be started.
@@ -63,6 +65,13 @@ impl Running {
     /// Starts the process of a child.
     pub(crate) fn start(spec: &ChildSpec, how: &Start<'_>) -> Result<Self, StartError> {
         let (channel, theirs) = Channel::pair().map_err(StartError::Channel)?;
+        // There before the child is: it knows them before it does anything.
+        for text in how.first_words {
+            let word = ToChild::Ask { ticket: FIRST_WORD, text: text.clone() };
+            if let Err(error) = channel.send(&word) {
+                tracing::warn!(role = %spec.role, %error, text, "a child cannot be told what was said before");
+            }
+        }
         let mut spawn = Spawn::new(how.exe, spec.title.as_str(), with_seat(spec.role, how.seat))
             .args(how.args)
             .fd(CONTROL_FD, theirs.as_fd())

@@ -78,6 +78,8 @@ impl<H: MasterHooks> Master<H> {
                     self.answer(client, body);
                     return None;
                 };
+                // What an earlier child said is not why this one fails.
+                self.why = None;
                 (Operation::Replace(child), Event::Replace { child })
             }
         };
@@ -251,23 +253,21 @@ impl<H: MasterHooks> Master<H> {
                 let role = self.supervisor.child(child).map_or(Role::Probe, |slot| slot.role);
                 let name = role.title();
                 let name = name.strip_prefix("tidegate: ").unwrap_or(&name);
-                with(match status {
-                    Some(status) => format!("{name} ended with {status} before it was ready"),
-                    // Whoever was late has not said why; whoever has no process has not been late.
-                    None if detail.is_some() => format!("{name} cannot be started"),
-                    None => format!("{name} was not ready in time"),
-                })
+                match (status, &detail) {
+                    (Some(status), _) => with(format!("{name} ended with {status} before it was ready")),
+                    (None, Some(why)) => format!("{name} cannot be started: {why}"),
+                    (None, None) => format!("{name} was not ready in time"),
+                }
             }
-            Why::Probe { status: Some(status) } => with(format!(
-                "the program at {} was tried out, and ended with {status}",
-                self.program.path.display()
-            )),
-            Why::Probe { status: None } => {
+            Why::Probe { status } => {
                 let path = self.program.path.display();
-                with(match &detail {
-                    Some(_) => format!("the program at {path} cannot be started"),
-                    None => format!("the program at {path} was tried out, and was not ready in time"),
-                })
+                match (status, &detail) {
+                    (Some(status), _) => {
+                        with(format!("the program at {path} was tried out, and ended with {status}"))
+                    }
+                    (None, Some(why)) => format!("the program at {path} cannot be tried out: {why}"),
+                    (None, None) => format!("the program at {path} was tried out, and was not ready in time"),
+                }
             }
             Why::TakeOver => with("the new program cannot be executed".to_owned()),
             Why::Reverted => with("the new program gave up, and the old one goes on".to_owned()),

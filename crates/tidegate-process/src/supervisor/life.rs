@@ -66,7 +66,9 @@ impl Supervisor {
         let healthy_after = self.limits.healthy_after;
         let Some(child) = self.children.get_mut(&id) else { return };
         let Some(pid) = child.pid.take() else { return };
-        let expected = matches!(child.state, State::Ending { measure: Measure::Quit | Measure::Stop, .. });
+        let was_told = matches!(child.state, State::Ending { measure: Measure::Quit | Measure::Stop, .. });
+        // A signal to the whole group may have told it before its turn came.
+        let expected = was_told || (is_stopping && status.is_success());
         let has_passed = child.ready_at.is_some()
             && matches!(child.state, State::Ending { measure: Measure::Quit, .. })
             && status.is_success();

@@ -44,6 +44,8 @@ pub(super) struct Conn {
     pub(super) ended: bool,
     /// `Failed` was reported.
     pub(super) failed: bool,
+    /// A send failed: the connection fails with this when what was received before is told.
+    pub(super) broken: Option<Errno>,
     /// A poll for errors and hang-ups is in flight; and one has ended since the connection was last resumed.
     pub(super) listens: bool,
     pub(super) hung_up: bool,
@@ -96,6 +98,7 @@ impl Conn {
             paused: false,
             ended: false,
             failed: false,
+            broken: None,
             listens: false,
             hung_up: false,
             polls_room: false,

@@ -83,7 +83,7 @@ impl Uring {
 /// The end of a connection's input, which is reported now.
 pub(super) fn end(token: Token, conn: &mut Conn, ending: Ending) -> Completion {
     conn.ended = true;
-    match ending {
+    match conn.broken.map_or(ending, Ending::Failed) {
         Ending::Ended => Completion::Ended(token),
         Ending::Failed(errno) => {
             conn.failed = true;

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown};
+use rustix::net::{AddressFamily, SendFlags, Shutdown};
 use tidegate_sys::uring::{Readiness, Ring, Tell};
 
 use super::conn::{Conn, Ending};
@@ -23,7 +23,7 @@ impl Uring {
     #[inline]
     pub(super) fn gather(&mut self, token: Token, bytes: &[u8]) -> Result<usize, Errno> {
         let conn = self.conns.find(token).ok_or(Errno::BADF)?;
-        if conn.failed || conn.shuts {
+        if conn.failed || conn.shuts || conn.broken.is_some() {
             return Err(Errno::PIPE);
         }
         if conn.unsent() == 0 && (bytes.len() >= DIRECT_BYTES || self.taken >= ALL_BYTES) {
@@ -50,7 +50,7 @@ impl Uring {
         len: u64,
     ) -> Result<Option<usize>, Errno> {
         let conn = self.conns.find(token).ok_or(Errno::BADF)?;
-        if conn.failed || conn.shuts {
+        if conn.failed || conn.shuts || conn.broken.is_some() {
             return Err(Errno::PIPE);
         }
         let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -120,6 +120,13 @@ impl Uring {
                 self.taken -= left + lost.len();
                 self.ring.keep(bytes);
                 self.ring.keep(lost);
+                conn.shuts = false;
+                let gone = matches!(errno, Errno::PIPE | Errno::CONNRESET);
+                if gone && !conn.paused && !conn.ended && is_local(conn) {
+                    // What the peer sent before it went may not have been told yet, and comes first.
+                    conn.broken = Some(errno);
+                    return std::mem::take(&mut conn.awaits_writable).then_some(Completion::Writable(token));
+                }
                 (!conn.failed).then(|| end(token, conn, Ending::Failed(errno)))
             }
         }
@@ -156,6 +163,11 @@ pub(super) fn sync_output(ring: &mut Ring, token: Token, conn: &mut Conn) {
 #[inline]
 fn room(conn: &Conn, taken: usize) -> usize {
     CONN_BYTES.saturating_sub(conn.unsent()).min(ALL_BYTES.saturating_sub(taken))
+}
+
+/// Whether it is over a Unix socket, where nothing that was sent is lost when the sender goes.
+fn is_local(conn: &Conn) -> bool {
+    rustix::net::sockopt::socket_domain(&conn.fd) == Ok(AddressFamily::UNIX)
 }
 
 /// A plain send of what the kernel takes at once.

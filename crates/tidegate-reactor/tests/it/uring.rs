@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tidegate_reactor::{Completion, End, Errno, More, Reactor, Token, Uring};
@@ -27,6 +28,7 @@ macro_rules! on_uring {
 on_uring!(
     a_small_send_is_over_with_its_turn_and_says_nothing,
     a_stalled_send_says_so_and_then_that_it_is_over,
+    what_came_before_a_send_failed_is_told_before_it,
     the_end_of_sending_waits_for_what_was_taken,
     a_close_in_order_drops_what_the_kernel_does_not_take,
     a_close_by_reset_with_a_send_in_flight_is_one,
@@ -113,6 +115,23 @@ fn a_stalled_send_says_so_and_then_that_it_is_over() {
         assert!(got.chunks(4 << 10).all(|piece| piece == pattern(4 << 10)));
         assert!(stalls > 0);
     }
+}
+
+fn what_came_before_a_send_failed_is_told_before_it() {
+    let mut bench = bench();
+    let (mut peer, socket) = UnixStream::pair().unwrap();
+    let token = Token { slot: 3, generation: 1 };
+    bench.reactor.open(token, socket.into()).unwrap();
+    bench.submit();
+    let words = pattern(100_000);
+    peer.write_all(&words).unwrap();
+    drop(peer);
+    assert_eq!(bench.reactor.send(token, b"answer", More::No).unwrap(), 6);
+    let (got, end) = bench.receive();
+    assert!(got == words, "{} bytes, then {end:?}", got.len());
+    assert!(matches!(end, Completion::Failed(t, Errno::PIPE) if t == token), "{end:?}");
+    assert_eq!(bench.reactor.send(token, b"more", More::No), Err(Errno::PIPE));
+    expect_rest(&mut bench.reactor);
 }
 
 fn the_end_of_sending_waits_for_what_was_taken() {

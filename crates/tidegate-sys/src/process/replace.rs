@@ -160,10 +160,19 @@ fn last_errno() -> Errno {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use super::*;
+
+    /// A failed exec touches the flags of all descriptors for a moment, and puts back what it found: one at a time.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     #[test]
     fn a_file_that_is_no_program_changes_nothing() {
+        let _alone = alone();
         let file = tempfile::NamedTempFile::new().unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         // As careless code leaves it, and as it must be found again.
@@ -183,6 +192,7 @@ mod tests {
 
     #[test]
     fn an_executable_text_without_interpreter_is_an_error() {
+        let _alone = alone();
         use std::os::unix::fs::PermissionsExt;
 
         let dir = tempfile::tempdir().unwrap();

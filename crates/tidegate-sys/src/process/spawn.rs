@@ -285,8 +285,18 @@ fn read_failure(pipe: &OwnedFd) -> io::Result<Option<SpawnError>> {
     let (errno, step) = report.split_at(4);
     let number = |bytes: &[u8]| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let step = usize::try_from(number(step)).ok().and_then(|step| STEP_NAMES.get(step)).unwrap_or(&"?");
-    let failure = || SpawnError::Child { step, source: io::Error::from_raw_os_error(number(errno)) };
+    let failure = || SpawnError::Child { step, source: explained(step, number(errno)) };
     Ok((read != 0).then(failure))
+}
+
+/// The binary is open, so it is something else that is not there (execveat(2), "ENOENT").
+fn explained(step: &str, errno: i32) -> io::Error {
+    let of_exec = [Step::Exec, Step::ExecAsUser].map(|step| STEP_NAMES[step as usize]);
+    if errno == libc::ENOENT && of_exec.contains(&step) {
+        let text = "it is a script, or its interpreter (the dynamic linker) is not there";
+        return io::Error::new(io::ErrorKind::NotFound, text);
+    }
+    io::Error::from_raw_os_error(errno)
 }
 
 /// Ends and reaps a child that is of no use.

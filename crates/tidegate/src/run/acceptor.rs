@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tidegate_engine::{AcceptorBuilder, ListenerWord, ProcessWord, Socket};
+use tidegate_engine::{AcceptorBuilder, ListenerWord, ProcessWord, Socket, Sockets};
 use tidegate_process::{Child, ChildEvent, Within};
 use tidegate_sys::fd_channel::FdChannel;
 
@@ -15,7 +15,7 @@ use super::logging;
 use super::loops::{Covered, WorkerLoops};
 use super::threads::Threads;
 use super::watch::Watch;
-use super::worker::{ANSWERS_WITHIN, announce, tell};
+use super::worker::{ANSWERS_WITHIN, announce, paused_by, tell};
 use crate::layout::{Layout, Seat};
 use crate::status::{ProcessState, ROLE_ACCEPTOR};
 use crate::{Error, ServerBuilder};
@@ -66,8 +66,11 @@ fn serve(
             of_listener.push(Socket::own(fd).nodelay(server.listeners[listener].options.tcp.nodelay));
         }
     }
+    let words = child.first_words().map_err(Error::system("reading the first words"))?;
     for (listener, sockets) in server.listeners.iter().zip(sockets) {
-        builder = builder.listen(&listener.name, sockets);
+        let is_paused = words.iter().any(|word| paused_by(word) == Some(&listener.name));
+        let sockets: Sockets = sockets.into();
+        builder = builder.listen(&listener.name, if is_paused { sockets.paused() } else { sockets });
     }
     let built = builder.build().map_err(Error::Service)?;
     let waker = child.waker();
@@ -78,6 +81,9 @@ fn serve(
     tracing::info!(listeners = server.listeners.len(), "acceptor serves");
     logging::ready(server, child)?;
     let watch = Watch::new(server, Seat::Acceptor, own.clone(), log.cloned());
+    for word in &words {
+        answer(server, &acceptor, log, word);
+    }
     let outcome = until_told(server, child, &acceptor, watch, log);
     let joined = if outcome.is_ok() { acceptor.join() } else { Ok(()) };
     own.set(ProcessWord::State, ProcessState::Ended as u64);

@@ -145,7 +145,8 @@ impl Plan<'_> {
     fn each_accepts(&self, mut inherited: Inherited) -> Result<Parts, Error> {
         let (mut loops, mut handles) = (Vec::new(), Vec::new());
         for number in 0..self.server.loop_count() {
-            let sockets = self.engine_sockets(inherited.in_slot(self.server.listeners.len(), number));
+            let sockets = inherited.in_slot(self.server.listeners.len(), number);
+            let sockets = self.engine_sockets(sockets, &inherited.paused);
             let (event_loop, handle) = self.event_loop(number, sockets)?;
             loops.push(event_loop);
             handles.push(handle);
@@ -155,7 +156,8 @@ impl Plan<'_> {
 
     /// Loops without sockets, and an acceptor that has them.
     fn main_accepts(&self, mut inherited: Inherited) -> Result<Parts, Error> {
-        let sockets = self.engine_sockets(inherited.in_slot(self.server.listeners.len(), 0));
+        let sockets = inherited.in_slot(self.server.listeners.len(), 0);
+        let sockets = self.engine_sockets(sockets, &inherited.paused);
         let (loops, handles): (Vec<_>, Vec<_>) = self.loops_without_sockets()?.into_iter().unzip();
         let own = self.places[self.server.loop_count()].clone();
         let mut builder = AcceptorBuilder::new(balance(self.server), handles.clone()).metrics(own);
@@ -187,13 +189,14 @@ impl Plan<'_> {
     }
 
     /// The sockets with their options, by listener.
-    fn engine_sockets(&self, sockets: Vec<Vec<Listening>>) -> Vec<Sockets> {
+    fn engine_sockets(&self, sockets: Vec<Vec<Listening>>, paused: &[String]) -> Vec<Sockets> {
         let with_options = self.server.listeners.iter().zip(sockets).map(|(listener, sockets)| {
             let of = |Listening { fd, shared }| {
                 let socket = if shared { Socket::shared(fd) } else { Socket::own(fd) };
                 socket.nodelay(listener.options.tcp.nodelay)
             };
-            sockets.into_iter().map(of).collect::<Vec<Socket>>().into()
+            let sockets: Sockets = sockets.into_iter().map(of).collect::<Vec<Socket>>().into();
+            if paused.contains(&listener.name) { sockets.paused() } else { sockets }
         });
         with_options.collect()
     }

@@ -387,6 +387,10 @@ impl Hooks {
                 carried.listener(place).absorb(&ended.view.metrics.process(process).listener(number));
             }
         }
+        // Those who have these counters, too, show none of its processes any more.
+        for process in 0..ended.view.metrics.processes() {
+            ended.view.metrics.process(process).set(ProcessWord::Pid, 0);
+        }
     }
 }
 
@@ -418,7 +422,7 @@ impl MasterHooks for Hooks {
                 if process.get(ProcessWord::Pid) != 0 {
                     process.end(ProcessState::Ended as u64);
                     if child.is_retired {
-                        process.set(ProcessWord::Pid, 0);
+                        StatusSource::moving(&self.permanent, || process.set(ProcessWord::Pid, 0));
                     }
                 }
             }
@@ -479,7 +483,7 @@ impl MasterHooks for Hooks {
     fn on_forgotten(&mut self, generation: u32) {
         if let Some(mut ended) = self.generations.remove(&generation) {
             if ended.is_committed {
-                self.carry(&ended);
+                StatusSource::moving(&self.permanent, || self.carry(&ended));
             } else {
                 // What it alone had bound; nobody was told of it.
                 let kept = self.current().bound.clone();

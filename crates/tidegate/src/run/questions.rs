@@ -40,7 +40,7 @@ impl Questioned<'_> {
                 if let Some(site) = self.listeners.iter().position(|(known, _)| known == name) {
                     if words[0] == "pause" { loops.pause(Some(site)) } else { loops.resume(Some(site)) }
                 }
-                done()
+                settled(loops)
             }
             ["loglevel", spec] => logging::answer_level(self.log, spec),
             _ => error("the question is not understood"),
@@ -94,6 +94,18 @@ impl Questioned<'_> {
             Err(full @ HandleError::Full) => error(&full.to_string()),
         }
     }
+}
+
+/// Answers when every loop has done what it was told before.
+fn settled(loops: &WorkerLoops) -> Vec<u8> {
+    let until = Instant::now() + ALL_LOOPS_WITHIN;
+    for (handle, number) in loops.loop_handles().iter().zip(0..) {
+        // What a loop is told and asked it does and answers in turn.
+        if handle.connections_page(None, 1, until.saturating_duration_since(Instant::now())).is_err() {
+            return error(&format!("loop {number} has not answered yet"));
+        }
+    }
+    done()
 }
 
 /// Less than the master waits.

@@ -48,7 +48,8 @@ fn serve(
     let places = own_places(&status, worker, seat);
     places.iter().for_each(|place| announce(place, ROLE_WORKER, index.into(), handout.generation, seat));
     let own = places[0].clone();
-    let sockets = Inherited::take(server, child)?;
+    let words = child.first_words().map_err(Error::system("reading the first words"))?;
+    let sockets = Inherited::take(server, child, &words)?;
     let built = Built::new(server, &status, places.clone(), worker, sockets)?;
     let waker = child.waker();
     let loops = WorkerLoops::start(built, move || waker.wake())?;
@@ -59,6 +60,9 @@ fn serve(
     let names = server.listeners.iter().map(|it| (it.name.clone(), it.service.clone())).collect();
     let questioned =
         Questioned { generation: handout.generation, worker: index, seat, listeners: names, log };
+    for word in &words {
+        questioned.answer(word, &loops);
+    }
     let watches =
         server.layout().seats().zip(places).map(|(seat, own)| Watch::new(server, seat, own, log.cloned()));
     let watches = watches.collect();
@@ -216,6 +220,8 @@ pub(crate) struct Inherited {
     listening: Vec<(Source, OwnedFd)>,
     /// The ends of channels through which connections come.
     pub(crate) channels: Vec<OwnedFd>,
+    /// The listeners that are paused, by their names.
+    pub(crate) paused: Vec<String>,
 }
 
 impl Inherited {
@@ -230,10 +236,10 @@ impl Inherited {
                 }
             }
         }
-        Ok(Self { listening, channels: Vec::new() })
+        Ok(Self { listening, channels: Vec::new(), paused: Vec::new() })
     }
 
-    fn take(server: &ServerBuilder, child: &mut Child) -> Result<Self, Error> {
+    fn take(server: &ServerBuilder, child: &mut Child, words: &[String]) -> Result<Self, Error> {
         let mut listening = Vec::new();
         for (rest, fd) in child.take_fds_with_prefix(LISTEN_PREFIX) {
             let source = Source::parse(&format!("{LISTEN_PREFIX}{rest}"));
@@ -246,7 +252,8 @@ impl Inherited {
         if listening.is_empty() && channels.is_empty() && !server.listeners.is_empty() {
             return Err(Error::Service("nothing to accept from was handed over".into()));
         }
-        Ok(Self { listening, channels })
+        let paused = words.iter().filter_map(|word| paused_by(word).map(str::to_owned)).collect();
+        Ok(Self { listening, channels, paused })
     }
 
     /// The sockets in a slot of this worker, by listener.
@@ -262,6 +269,11 @@ impl Inherited {
         }
         sockets
     }
+}
+
+/// The listener that a first word says is paused.
+pub(crate) fn paused_by(word: &str) -> Option<&str> {
+    word.strip_prefix("pause listener ")
 }
 
 /// Shared memory as the words of [`Metrics`].
