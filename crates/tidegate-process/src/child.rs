@@ -39,6 +39,8 @@ impl Part {
     pub fn from_env() -> Result<Option<Self>, ChildError> {
         let Some(inherited) = Inherited::take()? else { return Ok(None) };
         if inherited.role == SUCCESSOR {
+            // As for a child: the kernel has named it by the number of the descriptor that it was executed from.
+            rustix::thread::set_name(c"tidegate").map_err(io::Error::from)?;
             return Ok(Some(Self::Successor(Box::new(TakenOver::of(inherited)?))));
         }
         Child::of(inherited).map(|child| Some(Self::Child(child)))

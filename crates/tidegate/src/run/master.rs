@@ -4,33 +4,34 @@
 //! is the reverse, the log server last. A reload makes a [`Generation`] beside the one that serves; an upgrade hands all of
 //! this to the next image of the process as JSON and descriptors.
 
+mod frozen;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tidegate_engine::{Metrics, ProcessWord};
 use tidegate_log::LogClient;
 use tidegate_process::systemd::{ActivatedSockets, Notify};
 use tidegate_process::{
     Amendment, Bundle, ChildAnswer, ChildSpec, ControlAnswer, ControlSocket, Master, MasterHooks,
-    MasterOptions, Operation, PidFile, Plan, Role, Signals, Snapshot, TakenOver, Unbundled,
+    MasterOptions, Operation, PidFile, Plan, Role, Signals, Snapshot, TakenOver,
 };
 use tidegate_sys::signal::Signal;
 use tidegate_sys::socket::listen_unix;
 
+pub(crate) use frozen::FrozenHooks;
+
 use super::generation::{Generation, shared_metrics};
-use super::handout::{HANDOUT_FD, Handout, ViewParts, metrics_name};
+use super::handout::{HANDOUT_FD, Handout, metrics_name};
 use super::log_server::LOG_FD;
 use super::operated::Locked;
 use super::worker::{announce, chain};
 use super::{control, limits, logging, operated};
-use crate::config::Config;
 use crate::layout::Layout;
 use crate::server::{OnReady, Ready};
-use crate::sockets::{Bound, BoundParts};
 use crate::status::{ListenerMeta, ProcessState, ROLE_MASTER, StatusSource, View};
 use crate::{Error, ServerBuilder};
 
@@ -46,9 +47,8 @@ pub(crate) fn run(server: ServerBuilder, signals: Signals) -> Result<(), Error> 
             "process.user has no effect: only a master that is started as root can become another user"
         );
     }
-    let config = server.config.clone();
     let outcome = start(server, signals, log.clone(), locked);
-    end(outcome, log, &config)
+    end(outcome, log)
 }
 
 /// Goes on where the image before was.
@@ -63,17 +63,17 @@ pub(crate) fn resume(
         Ok(hooks) => hooks,
         Err(error) => return Err(Error::Service(taken.revert(&chain(&error)).into())),
     };
-    let (log, config) = (hooks.log.clone(), hooks.current().server.config.clone());
+    let log = hooks.log.clone();
     let master = match Master::resume(signals, &mut taken, hooks) {
         Ok(master) => master,
         Err(error) => return Err(Error::Service(taken.revert(&error.to_string()).into())),
     };
     drop(taken);
-    let outcome = master.go_on().map_err(Error::from).and_then(|code| finish(code, &config));
-    end(outcome, log, &config)
+    let outcome = master.go_on().map_err(Error::from).and_then(finish);
+    end(outcome, log)
 }
 
-fn end(outcome: Result<(), Error>, log: Option<LogClient>, _: &Config) -> Result<(), Error> {
+fn end(outcome: Result<(), Error>, log: Option<LogClient>) -> Result<(), Error> {
     match &outcome {
         Err(error) => tracing::error!(error = %chain(error), "server failed"),
         Ok(()) => tracing::info!("stopped"),
@@ -110,7 +110,6 @@ fn start(
         }
         false => (None, None),
     };
-    let config = server.config.clone();
     let operated = server.operated;
     let pid_file = locked.map(|locked| locked.pid_file);
     let mut hooks = Hooks::new(server, log, pid_file, log_socket, notify)?;
@@ -123,10 +122,10 @@ fn start(
     }
     options.control = control;
     let code = Master::new(signals, options, hooks).run()?;
-    finish(code, &config)
+    finish(code)
 }
 
-fn finish(code: u8, _: &Config) -> Result<(), Error> {
+fn finish(code: u8) -> Result<(), Error> {
     match code {
         0 => Ok(()),
         code => Err(Error::ChildFailed(code)),
@@ -159,33 +158,6 @@ pub(crate) struct Hooks {
     is_stopping: bool,
 }
 
-/// What another image of the process has to know of it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct FrozenHooks {
-    /// Where the configuration comes from.
-    #[serde(default)]
-    pub(crate) source: serde_json::Value,
-    generations: Vec<FrozenGeneration>,
-    current: u32,
-    permanent: ViewParts,
-    permanent_metrics: usize,
-    log_socket: Option<usize>,
-    pid_file: Option<(PathBuf, usize)>,
-    #[serde(default)]
-    said: control::Said,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct FrozenGeneration {
-    number: u32,
-    config: serde_json::Value,
-    workers: u32,
-    bound: Vec<(BoundParts, Vec<usize>)>,
-    view: ViewParts,
-    metrics: usize,
-    is_committed: bool,
-}
-
 impl Hooks {
     fn new(
         server: ServerBuilder,
@@ -213,60 +185,6 @@ impl Hooks {
             on_ready: None,
             notify,
             said: control::Said::default(),
-            amendments: Vec::new(),
-            is_stopping: false,
-        })
-    }
-
-    fn thaw(server: ServerBuilder, frozen: FrozenHooks, fds: &Unbundled) -> Result<Self, Error> {
-        let missing = || Error::Service("a descriptor is missing".into());
-        let get = |place| fds.get(place).ok_or_else(missing);
-        let take = |place| fds.take(place).ok_or_else(missing);
-        let log = match server.operated {
-            true => Some(logging::to_server(&server.config, "master", frozen.current)?),
-            false => None,
-        };
-        let mut generations = BTreeMap::new();
-        for parts in frozen.generations {
-            let config: Config =
-                serde_json::from_value(parts.config).map_err(|error| Error::Service(error.into()))?;
-            let of_then = server.with_config(config);
-            let mut bound = Vec::new();
-            for (listener, sockets) in parts.bound {
-                let sockets = sockets.into_iter().map(get).collect::<Result<_, _>>()?;
-                bound.push(Bound::of_parts(listener, sockets));
-            }
-            let generation = Generation {
-                number: parts.number,
-                workers: parts.workers,
-                bound,
-                view: parts.view.view(&of_then, take(parts.metrics)?)?,
-                metrics: get(parts.metrics)?,
-                is_committed: parts.is_committed,
-                server: of_then,
-            };
-            generations.insert(parts.number, generation);
-        }
-        let left_pid_file = match frozen.pid_file {
-            Some((path, place)) => Some((path, take(place)?)),
-            None => None,
-        };
-        let permanent_metrics = get(frozen.permanent_metrics)?;
-        let permanent = frozen.permanent.view(&server, take(frozen.permanent_metrics)?)?;
-        Ok(Self {
-            server,
-            generations,
-            current: frozen.current,
-            permanent,
-            permanent_metrics,
-            log,
-            log_socket: frozen.log_socket.map(get).transpose()?,
-            pid_file: None,
-            left_pid_file,
-            is_armed: false,
-            on_ready: None,
-            notify: Notify::from_env(),
-            said: frozen.said,
             amendments: Vec::new(),
             is_stopping: false,
         })
@@ -511,38 +429,7 @@ impl MasterHooks for Hooks {
     }
 
     fn freeze<'a>(&'a self, bundle: &mut Bundle<'a>) -> Result<serde_json::Value, String> {
-        let mut generations = Vec::new();
-        for generation in self.generations.values() {
-            let config =
-                serde_json::to_value(&generation.server.config).map_err(|error| error.to_string())?;
-            let sockets = |bound: &'a Bound, bundle: &mut Bundle<'a>| {
-                bound.sockets.iter().map(|socket| bundle.put(&**socket)).collect()
-            };
-            generations.push(FrozenGeneration {
-                number: generation.number,
-                config,
-                workers: generation.workers,
-                bound: generation.bound.iter().map(|bound| (bound.parts(), sockets(bound, bundle))).collect(),
-                view: ViewParts::of(&generation.view),
-                metrics: bundle.put(&*generation.metrics),
-                is_committed: generation.is_committed,
-            });
-        }
-        let pid_file = self.pid_file.as_ref().map(|file| {
-            let (path, fd) = file.parts();
-            (path.to_owned(), bundle.put_borrowed(fd))
-        });
-        let frozen = FrozenHooks {
-            source: self.server.frozen_source()?,
-            generations,
-            current: self.current,
-            permanent: ViewParts::of(&self.permanent),
-            permanent_metrics: bundle.put(&*self.permanent_metrics),
-            log_socket: self.log_socket.as_ref().map(|socket| bundle.put(&**socket)),
-            pid_file,
-            said: self.said.clone(),
-        };
-        serde_json::to_value(frozen).map_err(|error| error.to_string())
+        self.frozen(bundle)
     }
 
     fn on_resumed(&mut self) {
