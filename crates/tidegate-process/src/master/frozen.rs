@@ -18,7 +18,6 @@ use tidegate_sys::shared::{read_all, sealed_bytes};
 
 use super::bundle::{Bundle, Unbundled};
 use super::children::Running;
-use super::hooks::Begin;
 use super::plan::{ChildSpec, Plan, Program};
 use crate::control::Channel;
 use crate::role::Role;
@@ -121,7 +120,6 @@ impl FrozenUser {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct FrozenClient {
     pub(crate) stream: usize,
-    pub(crate) begin: Begin,
     pub(crate) operation: Operation,
     #[serde(default)]
     pub(crate) skip: u32,

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tidegate_sys::signal::Signal;
 
 use super::bundle::Bundle;
@@ -165,7 +164,7 @@ pub enum ControlAnswer {
 }
 
 /// What a request begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
     /// As by `HUP`.
     Reload,

@@ -19,7 +19,6 @@ use tidegate_sys::signal::{self, Signal};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) client: ClientId,
-    pub(super) begin: Begin,
     pub(super) operation: Operation,
     /// So many of that kind end before its own does.
     pub(super) skip: u32,
@@ -87,7 +86,7 @@ impl<H: MasterHooks> Master<H> {
         let is_next = !matches!(begin, Begin::Replace(_)) && self.supervisor.operation() == Some(operation);
         let skip = u32::from(is_next);
         tracing::info!(?begin, "asked by a control request");
-        self.waiting.push(Waiting { client, begin, operation, skip });
+        self.waiting.push(Waiting { client, operation, skip });
         self.handle(event)
     }
 
@@ -222,7 +221,8 @@ impl<H: MasterHooks> Master<H> {
         }
     }
 
-    /// After an upgrade those that live over generations are started again, one after the other, by the new program.
+    /// After an upgrade those that live over generations are told to end, and are started again by the new
+    /// program.
     fn renew(&mut self) {
         let now = clock::now();
         let permanent =

@@ -74,8 +74,8 @@ impl<H: MasterHooks> Master<H> {
         for client in state.waiting {
             // Who waits for an answer is not worth an upgrade.
             if let (Some(clients), Some(fd)) = (&mut clients, fds.take(client.stream)) {
-                let FrozenClient { begin, operation, skip, .. } = client;
-                waiting.push(Waiting { client: clients.resume(fd), begin, operation, skip });
+                let FrozenClient { operation, skip, .. } = client;
+                waiting.push(Waiting { client: clients.resume(fd), operation, skip });
             }
         }
         let mut unanswered = Vec::new();
@@ -196,13 +196,8 @@ impl<H: MasterHooks> Master<H> {
         });
         let mut waiting = Vec::new();
         for (client, stream) in self.waiting_clients() {
-            let Waiting { begin, operation, skip, .. } = *client;
-            waiting.push(FrozenClient {
-                stream: bundle.put_borrowed(stream.as_fd()),
-                begin,
-                operation,
-                skip,
-            });
+            let Waiting { operation, skip, .. } = *client;
+            waiting.push(FrozenClient { stream: bundle.put_borrowed(stream.as_fd()), operation, skip });
         }
         let talks = self.clients.iter().flat_map(|clients| clients.talks(|id| self.questions.request_of(id)));
         let mut frozen_talks = Vec::new();
