@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::Mode;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{getpgrp, getppid, getsid, umask};
+use rustix::process::{getppid, umask};
 use tidegate_sys::daemon::{Detached, Notifier, detach};
 use tidegate_sys::process::{Exe, Replace, Spawn};
 
@@ -127,6 +127,16 @@ fn child(out: &File) {
     }
 }
 
+/// Process group and session of this process; 0 where they belong to a leader outside of its PID namespace, as in a
+/// container whose session was made by the host: `getsid` of rustix takes no such answer (proc_pid_stat(5)).
+fn group_and_session() -> (u32, u32) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // The name of the program, in parentheses, may hold blanks.
+    let mut fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().skip(2);
+    let mut number = || fields.next().unwrap().parse().unwrap();
+    (number(), number())
+}
+
 fn facts(out: &File) {
     let say = |line: String| (&*out).write_all(format!("{line}\n").as_bytes()).unwrap();
     let careless = || {
@@ -135,14 +145,14 @@ fn facts(out: &File) {
         file
     };
     let (kept, leaked, own) = (careless(), careless(), File::open("/dev/zero").unwrap());
-    let (starter, session) = (std::process::id(), getsid(None).unwrap());
+    let (starter, (_, session)) = (std::process::id(), group_and_session());
     // Nobody owns it, as it is with what a shell left open.
     let leaked = std::os::fd::IntoRawFd::into_raw_fd(leaked);
     let (mut daemon_pid, mut own_pid) = std::io::pipe().unwrap();
     match detach(&[kept.as_fd()]).unwrap() {
         Detached::Daemon(notifier) => {
-            let own_session = getsid(None).unwrap();
-            let leads = own_session == rustix::process::getpid() || getpgrp() == rustix::process::getpid();
+            let (group, own_session) = group_and_session();
+            let leads = own_session == std::process::id() || group == std::process::id();
             say(format!("daemon: new session {}, its leader {leads}", own_session != session));
             let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get().cast_unsigned());
             say(format!("daemon: parent is the starter {}", parent == starter));
