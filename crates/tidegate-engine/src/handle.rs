@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,6 +86,22 @@ impl<N> Clone for ConnHandle<N> {
 impl<N> fmt::Debug for ConnHandle<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConnHandle({})", ConnId(self.id))
+    }
+}
+
+/// Equal handles reach the same connection: loops have their slots for themselves, so the loop is compared, too.
+impl<N> PartialEq for ConnHandle<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl<N> Eq for ConnHandle<N> {}
+
+impl<N> Hash for ConnHandle<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+        Arc::as_ptr(&self.shared).hash(state);
     }
 }
 
