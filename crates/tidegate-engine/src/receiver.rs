@@ -51,6 +51,8 @@ pub struct Receiver {
     kept: Vec<Arrival>,
     /// Somebody else reads the channels for the time being.
     paused: bool,
+    /// At the end, channels are read until they have ended, or until then.
+    awaits_end: Option<Instant>,
     /// Descriptors are short, and when to look again.
     exhausted: Option<Instant>,
     descriptors: Descriptors,
@@ -67,6 +69,8 @@ pub struct Receiver {
 
 /// Messages that are read from one channel in one turn.
 const MESSAGES_PER_TURN: usize = 16;
+/// An acceptor that ends has handed over all that it has accepted by then.
+const ACCEPTOR_ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// So many free descriptors need not be counted again for each message.
 const AMPLE: usize = 1024;
 
@@ -281,6 +285,7 @@ impl Receiver {
             Order::Release { key } => self.inlets.release(&mut self.watch, key),
             Order::Pause => self.paused = true,
             Order::Resume => self.paused = false,
+            Order::AwaitEnd => self.awaits_end = Some(self.watch.now() + ACCEPTOR_ENDS_WITHIN),
         }
     }
 
@@ -292,7 +297,7 @@ impl Receiver {
         outcome
     }
 
-    /// Reads the channels until they are empty: what an acceptor that has ended has left there. The loops serve meanwhile, so
+    /// Reads the channels until they are empty: what an acceptor that has ended has left there, or one that is awaited brings. The loops serve meanwhile, so
     /// that places come free; told again, it goes by what it is told last.
     fn drain(&mut self, ending: &mut Ending) -> io::Result<()> {
         loop {
@@ -305,10 +310,15 @@ impl Receiver {
             self.check_takers()?;
             self.review();
             let reads = self.inlets.are_watched();
-            // A turn that does not wait, while there may be something.
-            let wait_until = if reads { self.now } else { self.exhausted.map_or(until, |at| at.min(until)) };
+            let awaited = self.awaits_end.filter(|at| *at > self.now && self.inlets.iter().next().is_some());
+            let wait_until = match (reads, awaited) {
+                (true, Some(end)) => end.min(until),
+                // A turn that does not wait, while there may be something.
+                (true, None) => self.now,
+                (false, _) => self.exhausted.map_or(until, |at| at.min(until)),
+            };
             let anything = self.turn(Some(wait_until))?;
-            if reads && !anything && self.kept.is_empty() {
+            if reads && awaited.is_none() && !anything && self.kept.is_empty() {
                 return Ok(());
             }
             if self.now >= until {

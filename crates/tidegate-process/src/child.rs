@@ -374,9 +374,14 @@ impl Child {
             Signal::QUIT => ChildEvent::Quit(Within::Configured),
             _ => return None,
         };
-        // A signal to the whole group must not end the log server before those that still log, so the master, which
+        // A signal to the whole group must not end the log server before those that still log, nor a worker before its
+        // acceptor, and a worker that was signalled alone needs a neighbour that accepts in its place: so the master, which
         // knows whether it was signalled too, decides. Without a master the signal is obeyed.
-        let leaves_to_master = self.role == Role::LogServer && self.channel.is_some();
+        let leaves_to_master = match self.role {
+            Role::LogServer => true,
+            Role::Worker(_) => signal == Signal::QUIT,
+            Role::Acceptor | Role::Process(_) | Role::Probe => false,
+        };
         let told = leaves_to_master && self.tell(&ToMaster::Signalled(signal.as_raw())).is_ok();
         (!told).then_some(event)
     }

@@ -114,6 +114,34 @@ fn quit_to_the_whole_group_lets_a_request_finish() {
     assert_eq!(server.wait_exit(), Exit::Code(0));
 }
 
+/// Whoever was connected before the end began is answered, also those who were on their way from the acceptor to a worker.
+#[track_caller]
+fn check_all_are_answered(end: impl Fn(&Server)) {
+    let dir = tempdir().unwrap();
+    for _ in 0..4 {
+        let server = Setup::new(&dir).set("process.accept=handoff").start();
+        let open = |_| Connection::open(server.address("web"));
+        let mut clients: Vec<Connection> = (0..150).map(open).collect();
+        clients.iter_mut().for_each(|client| client.send("GET /hello HTTP/1.1\r\nHost: test\r\n\r\n"));
+        end(&server);
+        for client in &mut clients {
+            assert_eq!(client.answer().unwrap().status, 200);
+        }
+        server.wait_exit();
+        wait_until("all have ended", || server.group().is_empty());
+    }
+}
+
+#[test]
+fn quit_to_the_whole_group_answers_all_that_were_being_handed_over() {
+    check_all_are_answered(|server| server.signal_group(Signal::QUIT));
+}
+
+#[test]
+fn a_master_that_is_killed_costs_nothing_that_was_being_handed_over() {
+    check_all_are_answered(|server| server.signal(Signal::KILL));
+}
+
 #[test]
 fn what_outlasts_the_shutdown_timeout_is_closed_with_its_reason() {
     let dir = tempdir().unwrap();

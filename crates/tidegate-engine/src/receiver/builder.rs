@@ -138,6 +138,7 @@ impl ReceiverBuilder {
             sites: sites.len(),
             kept: Vec::new(),
             paused: false,
+            awaits_end: None,
             exhausted: None,
             descriptors: Descriptors::new(),
             inbox,

@@ -19,10 +19,17 @@ pub struct ReceiverHandle {
 /// What a receiver does in passing.
 #[derive(Debug)]
 pub(super) enum Order {
-    Adopt { key: u64, channel: FdChannel },
-    Release { key: u64 },
+    Adopt {
+        key: u64,
+        channel: FdChannel,
+    },
+    Release {
+        key: u64,
+    },
     Pause,
     Resume,
+    /// Whoever hands over has not ended yet, but is about to.
+    AwaitEnd,
 }
 
 impl ReceiverHandle {
@@ -38,6 +45,13 @@ impl ReceiverHandle {
     /// as it takes, or until this is called again with a limit. What finds no room by then is left in the channel, and
     /// reported.
     pub fn quit(&self, grace: Duration) {
+        self.inbox.command(Command::Quit { grace });
+    }
+
+    /// As [`quit`](Self::quit), where the acceptor is about to end by itself: the channels are read until nobody holds their other
+    /// ends any more, for 3 s at the most.
+    pub fn quit_behind_acceptor(&self, grace: Duration) {
+        self.inbox.order(Order::AwaitEnd);
         self.inbox.command(Command::Quit { grace });
     }
 

@@ -64,6 +64,24 @@ fn a_retiring_worker_serves_what_its_channel_holds() {
 }
 
 #[test]
+fn a_worker_that_ends_with_its_acceptor_takes_what_that_still_hands_over() {
+    let mut front = Front::start(Balance::RoundRobin, 1);
+    let mut worker = front.worker(0, &[100]);
+    let turns = || worker.metrics.get(ProcessWord::LoopTurns);
+    let before = turns();
+    worker.handle.quit_behind_acceptor(LONG);
+    until(|| turns() > before);
+    let clients = front.clients(40);
+    front.handle.quit(LONG);
+    for mut client in clients {
+        client.expect("at last");
+    }
+    front.join();
+    worker.join();
+    assert_eq!(worker.accepted(), 40);
+}
+
+#[test]
 fn a_channel_that_is_adopted_right_before_the_end_is_read_to_its_end() {
     let mut front = Front::start(Balance::RoundRobin, 2);
     let mut worker = Worker::start(&[100], front.receiving(0));

@@ -121,7 +121,10 @@ impl Supervisor {
             let Some(child) = self.children.get_mut(&id) else { continue };
             if child.stop_asked_until.is_some_and(|at| at <= now) {
                 child.stop_asked_until = None;
-                self.end(id, Measure::Stop, now);
+                match child.role {
+                    Role::Worker(_) => self.quit_until(id, now + self.limits.shutdown_timeout, now),
+                    _ => self.end(id, Measure::Stop, now),
+                }
             }
             let Some(child) = self.children.get_mut(&id) else { continue };
             if child.deadline().is_none_or(|at| at > now) {

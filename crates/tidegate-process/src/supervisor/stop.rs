@@ -86,7 +86,7 @@ impl Supervisor {
     }
 
     /// Tells a child to end within what is left of the time for all; also one that was retired and had more.
-    fn quit_until(&mut self, id: ChildId, until: Instant, now: Instant) {
+    pub(super) fn quit_until(&mut self, id: ChildId, until: Instant, now: Instant) {
         let deadline = until.max(now) + self.limits.shutdown_grace;
         let Some(child) = self.children.get_mut(&id) else { return };
         let has_more = matches!(child.state, State::Ending { measure: Measure::Quit, deadline: before } if before > deadline);

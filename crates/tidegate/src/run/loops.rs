@@ -99,6 +99,14 @@ impl WorkerLoops {
         }
     }
 
+    /// As [`quit`](Self::quit), for a worker whose acceptor ends at the same time and may still hand over.
+    pub(crate) fn quit_behind_acceptor(&self, grace: Duration) {
+        match &self.handles.intake {
+            Some(IntakeHandle::Receiver(handle)) => handle.quit_behind_acceptor(grace),
+            _ => self.quit(grace),
+        }
+    }
+
     pub(crate) fn stop(&self) {
         match &self.handles.intake {
             None => self.handles.loops.iter().for_each(LoopHandle::stop),

@@ -108,7 +108,9 @@ impl Serving<'_> {
                 Some(ChildEvent::Quit(within)) => drain_until = self.quit(within),
                 Some(ChildEvent::MasterGone) => {
                     tracing::error!("the master has gone; finishing what is in flight");
-                    drain_until = self.quit(Within::Time(timeout));
+                    self.retiring();
+                    self.loops.quit_behind_acceptor(timeout);
+                    drain_until = None;
                     // Nobody is left who would end a loop that is stuck in a callback.
                     give_up_at = Some(Instant::now() + timeout + STUCK_AFTER);
                 }

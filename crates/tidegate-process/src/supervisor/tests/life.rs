@@ -142,6 +142,17 @@ fn a_log_server_signalled_alone_is_stopped_and_started_again() {
 }
 
 #[test]
+fn a_worker_signalled_alone_has_a_neighbour_accept_while_it_ends() {
+    let mut bench = Bench::running();
+    bench.pass(secs(1));
+    bench.on(Event::Signalled { child: A });
+    let orders = bench.wait(millis(100));
+    assert_eq!(orders[0], Order::Quit { child: A, timeout: Some(quiet().shutdown_timeout) });
+    assert_eq!(orders[1], Order::Cover { absent: A, slot: 0, by: B });
+    assert_eq!(bench.died(A, DONE), [Order::Spawn { child: A }]);
+}
+
+#[test]
 fn logs_are_reopened_by_everyone_that_runs() {
     let mut bench = Bench::running();
     bench.pass(secs(1));
