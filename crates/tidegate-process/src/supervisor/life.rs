@@ -115,16 +115,27 @@ impl Supervisor {
         }
     }
 
+    /// It was not the whole group that was signalled.
+    fn end_signalled(&mut self, id: ChildId, now: Instant) {
+        let Some(child) = self.child(id) else { return };
+        match child.role {
+            Role::Worker(_) if self.is_fed(child) => {
+                // What its acceptor still hands over is served first.
+                if let Some(child) = self.children.get_mut(&id) {
+                    child.stop_asked_until = Some(now + GROUP_SIGNAL_SPREAD);
+                }
+            }
+            Role::Worker(_) => self.quit_until(id, now + self.limits.shutdown_timeout, now),
+            _ => self.end(id, Measure::Stop, now),
+        }
+    }
+
     /// Takes the measures that are due by now.
     pub(super) fn expire(&mut self, now: Instant) {
         for id in self.ids() {
             let Some(child) = self.children.get_mut(&id) else { continue };
-            if child.stop_asked_until.is_some_and(|at| at <= now) {
-                child.stop_asked_until = None;
-                match child.role {
-                    Role::Worker(_) => self.quit_until(id, now + self.limits.shutdown_timeout, now),
-                    _ => self.end(id, Measure::Stop, now),
-                }
+            if child.stop_asked_until.take_if(|at| *at <= now).is_some() {
+                self.end_signalled(id, now);
             }
             let Some(child) = self.children.get_mut(&id) else { continue };
             if child.deadline().is_none_or(|at| at > now) {

@@ -128,9 +128,10 @@ impl Slot {
         self.state == State::Ready && !self.is_stuck && !self.is_paused && !self.is_retired
     }
 
-    /// Whether it is asked if it answers.
+    /// Whether it is asked if it answers: while it serves, and while it may take as long as it needs to end.
     pub(super) fn is_watched(&self) -> bool {
-        self.state == State::Ready && self.role.is_crew()
+        let drains = State::Ending { measure: Measure::Quit, deadline: Instant::MAX };
+        (self.state == State::Ready || self.state == drains) && self.role.is_crew()
     }
 
     pub(super) fn is_waiting(&self) -> bool {

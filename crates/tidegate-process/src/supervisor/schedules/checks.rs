@@ -1,5 +1,7 @@
 //! What must hold: of each order when it is given, of each turn, and of the time that it all takes.
 
+use tidegate_timer::Instant;
+
 use super::children::Process;
 use super::secs;
 use super::world::{Standing, World};
@@ -26,8 +28,11 @@ impl World {
             }
             Order::Reopen { child } => assert!(self.processes.contains_key(&child)),
             Order::Ping { child } => {
+                let drains = State::Ending { measure: Measure::Quit, deadline: Instant::MAX };
+                let has_time = self.supervisor.child(child).is_some_and(|slot| slot.state == drains);
                 let process = self.process(child);
-                assert!(process.pinged_at.is_none() && process.ready_at.is_some() && process.told.is_none());
+                assert!(process.pinged_at.is_none() && process.ready_at.is_some());
+                assert!(process.told.is_none() || (process.told == Some(Measure::Quit) && has_time));
                 assert!(process.is_of_crew());
             }
             Order::Cover { absent, slot, by } => self.check_cover(absent, slot, by),
@@ -131,7 +136,10 @@ impl World {
             assert!(self.workers_gone, "log server too early");
         }
         let is_last = |it: &Process| it.role == Role::Acceptor && it.generation == process.generation;
-        let is_retired = standing != Some(&Standing::Current) || self.is_retired || is_stopping;
+        // One that somebody has signalled ends its generation's trial, in which nobody is fed yet.
+        let spoils_trial = process.has_asked && matches!(standing, Some(Standing::Trial(_)));
+        let is_retired =
+            standing != Some(&Standing::Current) && !spoils_trial || self.is_retired || is_stopping;
         let is_worker = matches!(process.role, Role::Worker(_));
         if measure == Measure::Quit && is_worker && is_retired && !is_fast {
             let is_fed = self.processes.values().any(is_last)

@@ -118,3 +118,26 @@ fn an_acceptor_is_asked_too() {
     assert_eq!(bench.wait(millis(250)), [Order::Ping { child: A }, Order::Ping { child: B }]);
     assert_eq!(bench.slot(B).role, Role::Acceptor);
 }
+
+#[test]
+fn one_that_hangs_while_it_drains_is_killed_and_not_replaced() {
+    let mut bench = watched();
+    bench.reloaded(2, TWO);
+    assert!(bench.slot(A).is_retired && bench.slot(A).pid.is_some());
+    let hung_at = bench.now + secs(31);
+    let mut orders = Vec::new();
+    while bench.now < hung_at {
+        bench.now = bench.supervisor.poll_timeout().unwrap();
+        orders.extend(bench.all(Event::Timeout));
+        orders.extend(bench.all(Event::Timeout));
+        for child in bench.supervisor.ids() {
+            if child != A {
+                pong(&mut bench, child);
+            }
+        }
+    }
+    assert!(orders.contains(&Order::Report(Report::Hung { child: A, limit: secs(30) })), "{orders:?}");
+    let killed: Vec<_> = orders.iter().filter(|order| matches!(order, Order::Kill { .. })).collect();
+    assert_eq!(killed, [&Order::Kill { child: A }]);
+    assert_eq!(bench.died(A, KILLED), []);
+}
