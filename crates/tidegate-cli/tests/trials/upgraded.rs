@@ -76,6 +76,11 @@ fn nothing_is_lost_with_reuseport() {
 }
 
 #[test]
+fn nothing_is_lost_with_a_shared_socket() {
+    check("shared");
+}
+
+#[test]
 fn nothing_is_lost_with_hand_over() {
     check("handoff");
 }
