@@ -48,6 +48,8 @@ pub(crate) struct Accepting {
 /// A site, as far as accepting is concerned.
 #[derive(Debug)]
 pub(crate) struct Door {
+    /// Nothing is accepted for it: its connections are outgoing ones.
+    pub(crate) outgoing: bool,
     /// It has no sockets: an acceptor hands its connections over.
     pub(crate) handed_over: bool,
     /// By the operator.
@@ -114,9 +116,10 @@ impl Accepting {
     ///
     /// When these are some of the sites and not all: what an acceptor counts in would not be all that fills the loop.
     pub(crate) fn handed(&self) -> Result<Vec<Handed>, BoxError> {
-        let handed_over = self.doors.iter().filter(|door| door.handed_over);
+        let handed_over = self.doors.iter().filter(|door| door.handed_over && !door.outgoing);
         let handed: Vec<Handed> = handed_over.map(Door::handed).collect();
-        let (count, own) = (self.doors.len(), self.doors.len() - handed.len());
+        let count = self.doors.iter().filter(|door| !door.outgoing).count();
+        let own = count - handed.len();
         if own > 0 && own < count {
             return Err(format!(
                 "{own} of {count} listeners have a socket: a loop accepts from all of its listeners or from none"

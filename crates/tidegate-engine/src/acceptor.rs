@@ -136,6 +136,7 @@ impl<R: Reactor> Acceptor<R> {
                 | Completion::Ended(_)
                 | Completion::Failed(..)
                 | Completion::Ready(_)
+                | Completion::Connected(_)
                 | Completion::Stalled(_)
                 | Completion::Writable(_) => {
                     unreachable!("no connection is ever opened here")

@@ -6,21 +6,23 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidegate_buf::Pool;
+use tidegate_buf::Pool as Blocks;
 use tidegate_reactor::{Epoll, Reactor, Trigger};
-use tidegate_timer::AnyQueue;
+use tidegate_timer::{AnyQueue, TimerQueue};
 
-use crate::accepting::{Accepting, Door};
 use crate::backend::Backend;
 use crate::budget::{Budget, Share};
 use crate::event_loop::away::Crew;
+use crate::event_loop::outgoing;
 use crate::event_loop::relief::Memory;
+use crate::event_loop::upstreams::Pool;
 use crate::event_loop::visits::Visits;
 use crate::event_loop::{Loop, Stage};
 use crate::handle::Shared;
 use crate::host::{Host, Hosted};
-use crate::io::{Retirement, Site, Turn};
+use crate::io::{Due, Retirement, Turn};
 use crate::job::Home;
 use crate::loop_handle::{LoopHandle, Running};
 use crate::metrics::{Metrics, ProcessMetrics};
@@ -28,10 +30,11 @@ use crate::model::{EventLoop, Model};
 use crate::pool::{HandlerPool, PoolConfig, PoolHandle};
 use crate::record::Record;
 use crate::shared_loop::{Kind, SharedLoop};
+use crate::sites::{Plan, Sites, Source};
 use crate::socket::Sockets;
 use crate::spares::Spares;
 use crate::table::Table;
-use crate::{CounterDef, Service, TimerKind};
+use crate::{CounterDef, Service, TimerKind, UpstreamConfig};
 
 /// Limits of a loop, and how it works within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,15 +93,15 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// A factory's error, with the listener whose service it was to make.
 #[derive(Debug, thiserror::Error)]
 #[error("service of listener \"{listener}\": {source}")]
-struct FactoryError {
-    listener: String,
-    source: BoxError,
+pub(crate) struct FactoryError {
+    pub(crate) listener: String,
+    pub(crate) source: BoxError,
 }
 
 /// A service of whatever type, ready to be put into a loop.
 pub struct BoxedService {
-    host: Box<dyn Hosted>,
-    note: TypeId,
+    pub(crate) host: Box<dyn Hosted>,
+    pub(crate) note: TypeId,
     counters: &'static [CounterDef],
 }
 
@@ -153,7 +156,8 @@ impl fmt::Debug for BoxedService {
 #[derive(Debug)]
 pub struct LoopBuilder {
     config: EngineConfig,
-    listeners: Vec<(String, Sockets, Result<BoxedService, BoxError>)>,
+    listeners: Vec<Plan>,
+    clients: Vec<Plan>,
     metrics: Option<ProcessMetrics>,
     pool: Option<PoolHandle>,
     threads: PoolConfig,
@@ -165,7 +169,15 @@ impl LoopBuilder {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let threads = PoolConfig { threads: config.pool_threads, ..PoolConfig::default() };
-        Self { config, listeners: Vec::new(), metrics: None, pool: None, threads, budget: None }
+        Self {
+            config,
+            listeners: Vec::new(),
+            clients: Vec::new(),
+            metrics: None,
+            pool: None,
+            threads,
+            budget: None,
+        }
     }
 
     /// Adds a listener with its sockets and the service that `factory` makes. Its error is the error of the build.
@@ -188,7 +200,53 @@ impl LoopBuilder {
         sockets: impl Into<Sockets>,
         service: Result<BoxedService, BoxError>,
     ) -> Self {
-        self.listeners.push((name.to_owned(), sockets.into(), service));
+        self.listeners.push(Plan {
+            name: name.to_owned(),
+            source: Source::Listener(sockets.into()),
+            service,
+        });
+        self
+    }
+
+    /// Adds a client: a service whose connections are outgoing ones, each of which somebody asks for by
+    /// [`Io::connect`](crate::Io::connect) or [`LoopHandle::connect`]. Clients are numbered behind all listeners, in the order
+    /// in which they are added, and each needs as much room in the metrics as a listener.
+    #[must_use]
+    pub fn client<S: Service>(self, name: &str, factory: impl FnOnce() -> Result<S, BoxError>) -> Self {
+        let service = factory().map(BoxedService::new);
+        self.client_boxed(name, service)
+    }
+
+    /// Adds a client with a boxed service.
+    #[must_use]
+    pub fn client_boxed(mut self, name: &str, service: Result<BoxedService, BoxError>) -> Self {
+        self.clients.push(Plan { name: name.to_owned(), source: Source::Client, service });
+        self
+    }
+
+    /// Adds a client of whose connections the loop keeps some open by itself: see [`UpstreamConfig`]. They are picked from
+    /// by [`Io::upstream`](crate::Io::upstream) or [`LoopHandle::upstream`]; others can be asked for as of any client. A loop
+    /// that retires makes none again, and closes them when it has no other connection left.
+    #[must_use]
+    pub fn upstream<S: Service>(
+        self,
+        name: &str,
+        config: UpstreamConfig,
+        factory: impl FnOnce() -> Result<S, BoxError>,
+    ) -> Self {
+        let service = factory().map(BoxedService::new);
+        self.upstream_boxed(name, config, service)
+    }
+
+    /// Adds an upstream with a boxed service.
+    #[must_use]
+    pub fn upstream_boxed(
+        mut self,
+        name: &str,
+        config: UpstreamConfig,
+        service: Result<BoxedService, BoxError>,
+    ) -> Self {
+        self.clients.push(Plan { name: name.to_owned(), source: Source::Upstream(config), service });
         self
     }
 
@@ -261,39 +319,27 @@ impl LoopBuilder {
     }
 
     fn build_on<R: Reactor>(self, mut reactor: R) -> Result<(Loop<R>, LoopHandle), BoxError> {
-        let count = self.listeners.len();
+        let count = self.listeners.len() + self.clients.len();
         let metrics = self.metrics.unwrap_or_else(|| Metrics::on_heap(count).process(0));
-        let most = metrics.listeners().min(MAX_LISTENERS);
-        if count > most {
-            return Err(format!("{count} listeners, where there is room for {most}").into());
-        }
-        let (mut hosts, mut sites) = (Vec::new(), Vec::new());
-        let mut accepting = Accepting::new(metrics.clone());
-        for (index, (name, sockets, service)) in self.listeners.into_iter().enumerate() {
-            let BoxedService { host, note, .. } =
-                service.map_err(|source| FactoryError { listener: name.clone(), source })?;
-            let (name, metrics): (Arc<str>, _) = (name.into(), metrics.listener(index));
-            accepting.add(Door {
-                handed_over: sockets.is_handed_over(),
-                paused: false,
-                name: Arc::clone(&name),
-                metrics: metrics.clone(),
-                overload_answer: host.overload_answer(),
-            });
-            accepting.listen_all(&mut reactor, index, sockets)?;
-            let (limits, index) = (host.limits(), u16::try_from(index)?);
-            sites.push(Arc::new(Site { name, metrics, note, limits, index }));
-            hosts.push(host);
-        }
+        let plans = self.listeners.into_iter().chain(self.clients).collect();
+        let Sites { hosts, sites, accepting, clients, pools } = Sites::open(plans, &metrics, &mut reactor)?;
         let handed = accepting.handed()?;
-        let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections, handed));
+        // An acceptor may count one in while the loop takes the last place for one that it has asked for.
+        let spare = usize::from(!handed.is_empty() && !clients.is_empty());
+        let places = self.config.max_connections + spare;
+        let shared = Arc::new(Shared::new(reactor.waker(), self.config.max_connections, handed, clients));
         let limit = self.config.max_buffer_bytes;
         let budget = self.budget.unwrap_or_else(|| Budget::new(limit));
         let memory = Memory::new(Share::new(budget, limit, reactor.waker()));
+        let mut timers = AnyQueue::new(self.config.timers, reactor.now());
+        for seat in Pool::seats(&pools) {
+            timers.insert(reactor.now() + Duration::from_nanos(1), Due::Redial(seat));
+        }
         let turn = Turn {
             record: Record::default(),
-            timers: AnyQueue::new(self.config.timers, reactor.now()),
-            pool: Pool::new(OUTPUT_BLOCK_BYTES, limit / OUTPUT_BLOCK_BYTES, memory.max_idle_blocks()),
+            timers,
+            pool: Blocks::new(OUTPUT_BLOCK_BYTES, limit / OUTPUT_BLOCK_BYTES, memory.max_idle_blocks()),
+            wishes: VecDeque::new(),
             now: reactor.now(),
             unix_time: reactor.unix_time(),
             retirement: Retirement::None,
@@ -307,7 +353,7 @@ impl LoopBuilder {
         };
         let this = Loop {
             reactor,
-            conns: Table::new(self.config.max_connections),
+            conns: Table::new(places),
             hosts,
             sites,
             turn,
@@ -316,6 +362,8 @@ impl LoopBuilder {
             arrivals: Vec::new(),
             orders: Vec::new(),
             strays: VecDeque::new(),
+            pending: outgoing::Pending::new(),
+            pools,
             again: Vec::new(),
             again_now: Vec::new(),
             spares: Spares::default(),

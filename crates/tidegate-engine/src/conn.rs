@@ -9,6 +9,7 @@ use crate::handle::Letter;
 use crate::host::Event;
 use crate::io::{Queued, Retirement};
 use crate::output::Output;
+use crate::wish::Tie;
 use crate::{Limits, Phase, Reason, TimerToken};
 
 /// A connection.
@@ -47,6 +48,8 @@ pub(crate) struct Conn {
     pub(crate) eof: Eof,
     /// Nothing can be sent any more, and what the peer has said before is still heard: see `event_loop::closing`.
     pub(crate) unheard: Option<Errno>,
+    /// Of a tied connection, how far its output has ended.
+    pub(crate) sending: Sending,
     /// What `on_retire` has been called for.
     pub(crate) told: Retirement,
     /// Memory of its input, as it stands in the loop's account.
@@ -54,6 +57,8 @@ pub(crate) struct Conn {
     /// Bytes thrown away while lingering.
     pub(crate) lingered: u32,
     pub(crate) who: Who,
+    /// The connection that it is tied to.
+    pub(crate) partner: Token,
     /// The session's key in the table of its service.
     pub(crate) session: Token,
     pub(crate) opened: Instant,
@@ -81,6 +86,16 @@ pub(crate) enum Eof {
     Came,
     /// `on_eof` has been called.
     Told,
+}
+
+/// Whether more is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    On,
+    /// FIN follows the output.
+    Ending,
+    /// FIN was sent.
+    Ended,
 }
 
 /// Which connection it is, and with whom.
@@ -138,6 +153,7 @@ pub(crate) struct Absence {
 pub(crate) enum Missed {
     Event(Event),
     Letter(Letter),
+    Tie(Tie),
 }
 
 /// The end of a connection.
@@ -152,13 +168,20 @@ pub(crate) struct Ending {
 /// Where a connection stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
+    /// It is not there yet: see `event_loop::outgoing`.
+    Connecting,
     Open,
+    /// Its input goes to another connection: see `event_loop::ties`.
+    Tied,
     /// No further message; closed when the output is sent.
     Flushing(Reason),
     /// FIN was sent; what the peer still sends is thrown away, so that a reset does not overtake the last answer
     /// (RFC 9112, section 9.6).
     Lingering(Reason),
 }
+
+/// A token that finds nothing.
+const NOBODY: Token = Token { slot: u32::MAX, generation: 0 };
 
 impl Conn {
     pub(crate) fn new(id: Token, site: u16, peer: PeerAddress, now: Instant) -> Self {
@@ -178,11 +201,13 @@ impl Conn {
             listed: false,
             eof: Eof::None,
             unheard: None,
+            sending: Sending::On,
             told: Retirement::None,
             weighed: 0,
             lingered: 0,
             who: Who { id, peer },
-            session: Token { slot: u32::MAX, generation: 0 },
+            partner: NOBODY,
+            session: NOBODY,
             opened: now,
             last_in: now,
             last_out: now,
@@ -195,6 +220,11 @@ impl Conn {
             timers: Vec::new(),
             absence: None,
         }
+    }
+
+    /// Whether it can be tied to another one.
+    pub(crate) fn may_be_tied(&self) -> bool {
+        self.state == State::Open && self.unheard.is_none()
     }
 
     /// Whether the peer has ended its side.
@@ -230,6 +260,8 @@ impl Conn {
                 self.suspended || self.reading.paused || self.over_water || self.squeezed || self.unqueued
             }
             State::Flushing(_) | State::Lingering(_) => self.deaf,
+            State::Tied => self.reading.paused,
+            State::Connecting => false,
         }
     }
 

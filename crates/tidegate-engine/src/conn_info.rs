@@ -34,8 +34,12 @@ pub struct ConnInfo {
 /// Where a connection stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnState {
+    /// It was asked for, and is not there yet.
+    Connecting,
     /// It is served; for the most part that means idle.
     Open,
+    /// It is tied to another one, which gets what its peer sends.
+    Tied,
     /// A message of it is being handled, or its service waits for a note.
     Handling,
     /// Its last output is being sent.
@@ -51,7 +55,9 @@ impl ConnState {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Connecting => "connecting",
             Self::Open => "open",
+            Self::Tied => "tied",
             Self::Handling => "handling",
             Self::Flushing => "flushing",
             Self::Lingering => "lingering",

@@ -21,6 +21,7 @@ use crate::io::{Site, Turn};
 use crate::metrics::{ProcessMetrics, ProcessWord};
 use crate::order::Order;
 use crate::spares::Spares;
+use crate::wish::Wish;
 use crate::{Flow, Reason};
 
 mod accept;
@@ -31,8 +32,11 @@ mod flush;
 mod input;
 mod letters;
 mod orders;
+pub(crate) mod outgoing;
 pub(crate) mod relief;
 mod retiring;
+mod ties;
+pub(crate) mod upstreams;
 pub(crate) mod visits;
 
 /// An event loop over a reactor.
@@ -53,6 +57,9 @@ pub(crate) struct Loop<R: Reactor> {
     /// Connections that were accepted when there was no room for them, by a reactor that accepts ahead of what it is asked
     /// for.
     pub(crate) strays: VecDeque<Arrival>,
+    /// Connections that were asked for and are not there yet.
+    pub(crate) pending: outgoing::Pending,
+    pub(crate) pools: Vec<upstreams::Pool>,
     /// Connections that go on without a completion, each once (`Conn::listed`); and those being gone on with.
     pub(crate) again: Vec<Token>,
     pub(crate) again_now: Vec<Token>,
@@ -140,6 +147,7 @@ impl<R: Reactor> Loop<R> {
         }
         self.run_again();
         self.expire_timers();
+        self.grant_wishes();
         self.retry_accepts();
         quiet &= !self.take_in_strays();
         self.advance_stage(quiet);
@@ -211,6 +219,7 @@ impl<R: Reactor> Loop<R> {
     fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Received(token) => self.on_received(token),
+            Completion::Connected(token) => self.on_connected(token),
             Completion::Writable(token) => self.on_writable(token),
             Completion::Ready(token) => self.on_ready(token),
             Completion::Stalled(token) => self.on_stalled(token),
@@ -219,6 +228,17 @@ impl<R: Reactor> Loop<R> {
             Completion::Accepted { listener, socket, peer } => self.on_accepted(listener, socket, peer),
             Completion::AcceptFailed { listener, error } => self.on_accept_failed(listener, error),
             Completion::Woken => self.on_woken(),
+        }
+    }
+
+    /// Does what callbacks have asked for, now that no event is at hand.
+    #[inline]
+    pub(crate) fn grant_wishes(&mut self) {
+        while let Some(wish) = self.turn.wishes.pop_front() {
+            match wish {
+                Wish::Connect(dial) => self.dial(dial),
+                Wish::Tie(tie) => self.tie(tie),
+            }
         }
     }
 
@@ -243,7 +263,7 @@ impl<R: Reactor> Loop<R> {
         let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
         let freed = conn.squeezed && !self.memory.squeezes(conn);
         conn.squeezed &= !freed;
-        if conn.over_water && conn.queued_weight() <= low_water {
+        if conn.over_water && conn.state == State::Open && conn.queued_weight() <= low_water {
             conn.over_water = false;
             return self.event(token, Event::Drained);
         }
@@ -316,6 +336,13 @@ impl<R: Reactor> Loop<R> {
             }
             self.reactor.await_writable(token);
         }
+        let conn = if conn.state == State::Tied {
+            self.settle_tied(token);
+            let Some(conn) = self.conns.get_mut(token) else { return };
+            conn
+        } else {
+            conn
+        };
         // Of a connection that is lent the reactor knows nothing; it is settled once more when it is back.
         let lent = conn.away && self.visits.is_some();
         let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;

@@ -4,6 +4,7 @@
 //! slot and a generation: once the connection is gone it answers [`HandleError::Gone`], whoever has the slot now.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -13,10 +14,12 @@ use std::time::Duration;
 
 use tidegate_reactor::{Token, Waker};
 
-use crate::Reason;
+use crate::connect::{Client, Dial, MAX_CONNECTS};
 use crate::generations::Generations;
 use crate::intake::{Arrival, Handed, Intake};
 use crate::order::{MAX_ORDERS, MAX_QUESTIONS, Order, Question};
+use crate::wish::Wish;
+use crate::{ConnectError, Reason};
 
 /// The identity of a connection within its loop: a slot, and the generation that tells its users apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,6 +119,11 @@ impl<N: Send + 'static> ConnHandle<N> {
         ConnId(self.id)
     }
 
+    /// Its name in this loop; `None` when it is of another one.
+    pub(crate) fn token_in(&self, shared: &Arc<Shared>) -> Option<Token> {
+        Arc::ptr_eq(&self.shared, shared).then_some(self.id)
+    }
+
     /// Sends bytes to the peer, after what was sent before.
     ///
     /// # Errors
@@ -161,6 +169,8 @@ pub(crate) struct Shared {
     unread_bytes: AtomicUsize,
     waker: Waker,
     generations: Generations,
+    /// The sites that connections can be asked for of.
+    pub(crate) clients: Box<[Client]>,
     /// What comes from an acceptor, and the count of connections.
     pub(crate) intake: Intake,
 }
@@ -171,6 +181,8 @@ pub(crate) struct Mailbox {
     /// The bytes in the letters.
     bytes: usize,
     orders: Vec<Order>,
+    /// Connections that are wanted.
+    dials: Vec<Dial>,
     command: Option<Command>,
     ended: bool,
 }
@@ -213,14 +225,16 @@ pub(crate) enum Command {
 
 impl Shared {
     /// `handed` are the sites that an acceptor is to hand connections over for.
-    pub(crate) fn new(waker: Waker, slots: usize, handed: Vec<Handed>) -> Self {
+    pub(crate) fn new(waker: Waker, slots: usize, handed: Vec<Handed>, clients: Vec<Client>) -> Self {
         Self {
             intake: Intake::new(waker.clone(), slots, handed),
             mailbox: Mutex::default(),
             unread_letters: AtomicUsize::new(0),
             unread_bytes: AtomicUsize::new(0),
             waker,
-            generations: Generations::new(slots),
+            // One more than the limit: see `LoopBuilder::build_on`.
+            generations: Generations::new(slots + 1),
+            clients: clients.into(),
         }
     }
 
@@ -286,6 +300,29 @@ impl Shared {
         mailbox.orders.push(order);
         drop(mailbox);
         self.waker.wake();
+    }
+
+    /// Asks for an outgoing connection.
+    pub(crate) fn dial(&self, dial: Dial) -> Result<(), ConnectError> {
+        let mut mailbox = self.lock();
+        if mailbox.ended {
+            return Err(ConnectError::Ended);
+        }
+        if mailbox.dials.len() >= MAX_CONNECTS {
+            return Err(ConnectError::Full);
+        }
+        mailbox.dials.push(dial);
+        let wake = mailbox.dials.len() == 1;
+        drop(mailbox);
+        if wake {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes the connections that were asked for.
+    pub(crate) fn collect_dials(&self, wishes: &mut VecDeque<Wish>) {
+        wishes.extend(self.lock().dials.drain(..).map(Wish::Connect));
     }
 
     /// Asks for connections. False when the loop has been asked too often already; when it has ended, the question is

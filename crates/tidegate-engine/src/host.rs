@@ -11,10 +11,14 @@ use std::sync::Arc;
 use tidegate_reactor::Token;
 
 use crate::conn::{Conn, Reading};
+use crate::connect::Dial;
 use crate::io::Io;
 use crate::metrics::{Callback, ListenerWord, ProcessMetrics};
 use crate::table::Table;
-use crate::{Closed, Decoded, Flow, Instant, Limits, Peer, Phase, Reason, Refusal, Service, TimerToken};
+use crate::{
+    Closed, ConnectFailed, ConnectFailure, Decoded, Flow, Instant, Limits, Peer, Phase, Reason, Refusal,
+    Service, TimerToken,
+};
 
 /// A service of whatever type.
 pub(crate) trait Hosted: Send {
@@ -26,6 +30,13 @@ pub(crate) trait Hosted: Send {
     fn call(&mut self, session: Token, io: &mut Io<'_>, event: Event) -> Flow;
     /// `on_close`; the session is gone.
     fn close(&mut self, conn: &Conn, closed: &Closed, metrics: &ProcessMetrics) -> Result<(), Panicked>;
+    /// `on_connect_failed`, with the note of the wish.
+    fn connect_failed(
+        &mut self,
+        dial: Dial,
+        failure: ConnectFailure,
+        metrics: &ProcessMetrics,
+    ) -> Result<(), Panicked>;
     /// `decode`; with a complete message the session leaves too, for another thread to handle it.
     fn next(&mut self, session: Token, io: &mut Io<'_>, reading: &mut Reading, data: &[u8]) -> Next;
     /// The session leaves, for another thread to decode and handle.
@@ -200,6 +211,29 @@ impl<S: Service> Hosted for Host<S> {
         called.map_err(|panic| {
             let callback = Callback::Close.name();
             tracing::error!(conn = %closed.id, callback, panic = message_of(&*panic), "callback panicked");
+            Panicked
+        })
+    }
+
+    fn connect_failed(
+        &mut self,
+        dial: Dial,
+        failure: ConnectFailure,
+        metrics: &ProcessMetrics,
+    ) -> Result<(), Panicked> {
+        let Dial { site, connect, note, .. } = dial;
+        let note = note.map(|note| match note.downcast::<S::Note>() {
+            Ok(note) => *note,
+            Err(_) => unreachable!("who asks for a connection is checked for the type of the note"),
+        });
+        let failed = ConnectFailed { target: connect.target, error: failure, note };
+        let service = &*self.service;
+        metrics.enter(site, Callback::ConnectFailed, Token { slot: u32::MAX, generation: 0 });
+        let called = catch_unwind(AssertUnwindSafe(|| service.on_connect_failed(failed)));
+        metrics.leave();
+        called.map_err(|panic| {
+            let callback = Callback::ConnectFailed.name();
+            tracing::error!(callback, panic = message_of(&*panic), "callback panicked");
             Panicked
         })
     }

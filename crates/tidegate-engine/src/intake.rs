@@ -81,6 +81,12 @@ impl Intake {
         !self.is_closed() && !self.held.load(Ordering::SeqCst) && self.connections() < self.limit
     }
 
+    /// Counts one in that the loop asks for itself. False when there is no room; a retiring loop has some.
+    pub(crate) fn try_enter(&self) -> bool {
+        let one_more = |connections| (connections < self.limit).then_some(connections + 1);
+        self.connections.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
+    }
+
     /// Counts a connection in.
     pub(crate) fn enter(&self) {
         self.connections.fetch_add(1, Ordering::SeqCst);

@@ -4,6 +4,7 @@
 //! the kernel, and everything that a batch of messages sends leaves in one call.
 
 use std::any::TypeId;
+use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,11 +15,14 @@ use tidegate_reactor::Token;
 use tidegate_timer::{AnyQueue, Instant, TimerQueue};
 
 use crate::conn::{Conn, Who};
+use crate::connect::{self, MAX_CONNECTS};
+use crate::event_loop::upstreams::Seat;
 use crate::handle::{ConnHandle, ConnId, Shared};
 use crate::metrics::{Callback, ListenerMetrics, ProcessMetrics};
 use crate::output::FilePart;
 use crate::record::{Received, Record, TimerWish};
-use crate::{Limits, Peer, Phase, TimerToken};
+use crate::wish::{Tie, Wish};
+use crate::{Connect, ConnectError, Limits, Peer, Phase, TieError, TimerToken, Upstream};
 
 /// A connection, in the hands of a callback of its service.
 pub struct Io<'a> {
@@ -77,6 +81,8 @@ pub(crate) struct Turn {
     pub(crate) record: Record,
     pub(crate) timers: AnyQueue<Due>,
     pub(crate) pool: Pool,
+    /// What callbacks have asked for that is done at the end of the turn.
+    pub(crate) wishes: VecDeque<Wish>,
     pub(crate) now: Instant,
     pub(crate) unix_time: u64,
     pub(crate) retirement: Retirement,
@@ -129,6 +135,9 @@ impl Turn {
         if !self.record.timers.is_empty() {
             self.set_timers(conn);
         }
+        if !self.record.wishes.is_empty() {
+            self.wishes.extend(self.record.wishes.drain(..));
+        }
     }
 
     fn set_timers(&mut self, conn: &mut Conn) {
@@ -154,6 +163,8 @@ pub(crate) enum Due {
     Deadline(Token),
     /// A timer of its service.
     Service(Token, TimerToken),
+    /// A connection to an upstream is to be made again.
+    Redial(Seat),
 }
 
 /// What all connections of a listener have in common.
@@ -232,6 +243,63 @@ impl Io<'_> {
     /// Takes a timer back; nothing happens when there is none of this token.
     pub fn cancel_timer(&mut self, token: TimerToken) {
         self.record.timers.push(TimerWish { token, at: None });
+    }
+
+    /// Asks for an outgoing connection of the client `name`, which [`LoopBuilder::client`](crate::LoopBuilder::client) has
+    /// named, in this loop. When it is there, the client's service is told by `on_open` and then by `on_note` with `note`,
+    /// otherwise by [`on_connect_failed`](crate::Service::on_connect_failed). `N` is the client's `Note`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]: nothing follows then.
+    pub fn connect<N: Send + 'static>(
+        &mut self,
+        name: &str,
+        connect: Connect,
+        note: N,
+    ) -> Result<(), ConnectError> {
+        let dial = connect::dial(&self.shared.clients, name, connect, note)?;
+        if self.record.wishes.len() >= MAX_CONNECTS {
+            return Err(ConnectError::Full);
+        }
+        self.record.wishes.push(Wish::Connect(dial));
+        Ok(())
+    }
+
+    /// The connections that this loop keeps open to an upstream, which
+    /// [`LoopBuilder::upstream`](crate::LoopBuilder::upstream) has named.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Unknown`] or [`ConnectError::WrongNote`].
+    pub fn upstream<N: Send + 'static>(&self, name: &str) -> Result<Upstream<N>, ConnectError> {
+        connect::upstream(self.shared, name)
+    }
+
+    /// Ties this connection to another one of the same loop: from now on the engine passes on what the peer of one sends to
+    /// the peer of the other, and no callback is called for either before `on_close`. Input that no callback has seen is
+    /// passed on first; input that is still with this callback as part of its message is not. Reading from one pauses
+    /// while the other has more waiting than its [`high_water_bytes`](Limits::high_water_bytes).
+    ///
+    /// The end of one direction is passed on behind its last byte; when both have ended, both connections are closed with
+    /// [`Reason::PEER_CLOSED`](crate::Reason::PEER_CLOSED). When one ends otherwise, so does the other: by a reset if the first was
+    /// reset, most often with [`Reason::OTHER_SIDE`](crate::Reason::OTHER_SIDE), which is also the reason when the other is not open
+    /// any more. Timers of both services are taken back, and what is posted to them is dropped; a
+    /// [`close`](ConnHandle::close) ends both. A pair on which nothing moves for the idle time-out of one of them is
+    /// closed, and a loop that retires leaves it alone until its time is over.
+    ///
+    /// # Errors
+    ///
+    /// [`TieError`].
+    pub fn tie<N: Send + 'static>(&mut self, other: &ConnHandle<N>) -> Result<(), TieError> {
+        let (one, other) = (self.who.id, other.token_in(self.shared).ok_or(TieError::OtherLoop)?);
+        if one == other {
+            return Err(TieError::Itself);
+        }
+        // Neither this batch nor another is to find messages in what belongs to the other from now on.
+        self.record.pause = Some(true);
+        self.record.wishes.push(Wish::Tie(Tie { one, other }));
+        Ok(())
     }
 
     /// A handle by which another thread reaches this connection. `N` is the service's `Note`.

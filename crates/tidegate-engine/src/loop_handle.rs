@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::conn_info::{ConnInfo, Unanswered};
 use crate::handle::{Command, ConnId, HandleError, Letter, Shared};
 use crate::order::{Order, Question};
-use crate::{Reason, Socket};
+use crate::{Connect, ConnectError, Reason, Socket, Upstream, connect};
 
 /// Tells a loop what to do, from any thread.
 #[derive(Clone, Debug)]
@@ -81,6 +81,30 @@ impl LoopHandle {
             // It has ended with the question unread.
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Ok(Vec::new()),
         }
+    }
+
+    /// Asks for an outgoing connection of the client `name`, as [`Io::connect`](crate::Io::connect) does. `N` is the `Note` of
+    /// the client's service. A retiring loop still connects; one that ends first says so.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]: nothing follows then.
+    pub fn connect<N: Send + 'static>(
+        &self,
+        name: &str,
+        connect: Connect,
+        note: N,
+    ) -> Result<(), ConnectError> {
+        self.shared.dial(connect::dial(&self.shared.clients, name, connect, note)?)
+    }
+
+    /// The connections that this loop keeps open to an upstream, as [`Io::upstream`](crate::Io::upstream) has them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Unknown`] or [`ConnectError::WrongNote`].
+    pub fn upstream<N: Send + 'static>(&self, name: &str) -> Result<Upstream<N>, ConnectError> {
+        connect::upstream(&self.shared, name)
     }
 
     /// Closes one connection: what is queued is delivered first when the reason ends with FIN.

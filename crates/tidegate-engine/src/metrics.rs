@@ -103,6 +103,7 @@ pub(crate) enum Callback {
     Eof = 6,
     Retire = 7,
     Close = 8,
+    ConnectFailed = 9,
 }
 
 impl Callback {
@@ -112,7 +113,7 @@ impl Callback {
     }
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "on_open",
     "decode or on_message",
     "on_note",
@@ -122,6 +123,7 @@ const NAMES: [&str; 9] = [
     "on_eof",
     "on_retire",
     "on_close",
+    "on_connect_failed",
 ];
 
 /// What a loop is in, as another thread or process sees it: only roughly the same moment for all of it.
@@ -157,6 +159,10 @@ pub enum ListenerWord {
     ClosedByPeer = 7,
     /// Connections that the server ended first.
     ClosedByServer = 8,
+    /// Outgoing connections that were asked for.
+    Connects = 9,
+    /// Those of them that could not be had.
+    ConnectFailures = 10,
 }
 
 /// Words of a process before its listeners'.

@@ -100,6 +100,8 @@ reasons! {
     MEMORY_PRESSURE = 28, "memory-pressure", Reset;
     /// An operator closed the connection.
     OPERATOR = 29, "operator", Fin;
+    /// The connection that it was tied to ended, and not in order.
+    OTHER_SIDE = 30, "other-side", Reset;
 }
 
 impl Reason {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use tidegate_timer::Instant;
 
 use crate::output::{FILE_WEIGHT, FilePart};
+use crate::wish::Wish;
 use crate::{Phase, TimerToken};
 
 /// What the callbacks of one batch asked for.
@@ -25,6 +26,8 @@ pub(crate) struct Record {
     pub(crate) expect: Option<Phase>,
     /// Timers to set and to take back, in this order.
     pub(crate) timers: Vec<TimerWish>,
+    /// What is to be done at the end of the turn.
+    pub(crate) wishes: Vec<Wish>,
     /// What is to be added to the service's own counters, where the callback is not on the thread that owns them.
     pub(crate) counts: Vec<(usize, u64)>,
 }
@@ -126,6 +129,7 @@ impl Record {
         self.pause = None;
         self.expect = None;
         self.timers.clear();
+        self.wishes.clear();
         self.counts.clear();
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidegate_reactor::PeerAddress;
 
-use crate::{Instant, Io, Reason};
+use crate::{ConnectFailed, Instant, Io, Reason};
 
 /// A protocol and what is done with its messages. One instance serves all connections of a listener in one event loop.
 ///
@@ -28,7 +28,7 @@ pub trait Service: Send + Sync + 'static {
     /// [`MAX_SERVICE_COUNTERS`](crate::MAX_SERVICE_COUNTERS).
     const COUNTERS: &'static [CounterDef] = &[];
 
-    /// A connection was accepted.
+    /// A connection was accepted; or an outgoing one is there, of which `peer` is the target.
     ///
     /// # Errors
     ///
@@ -94,6 +94,9 @@ pub trait Service: Send + Sync + 'static {
     fn next_close(&self, _session: &Self::Session) -> Option<(Reason, Instant)> {
         None
     }
+
+    /// An outgoing connection that was asked for is not to be had. It was never open, so nothing else is called for it.
+    fn on_connect_failed(&self, _failed: ConnectFailed<Self::Note>) {}
 
     /// The connection has ended, for whatever reason.
     fn on_close(&self, _session: Self::Session, _closed: &Closed) {}
@@ -211,7 +214,7 @@ impl Default for Limits {
 pub struct Peer<'a> {
     /// The peer's address.
     pub address: PeerAddress,
-    /// The name of the listener that accepted the connection.
+    /// The name of the listener that accepted the connection, or of the client that asked for it.
     pub listener: &'a str,
 }
 

@@ -54,7 +54,10 @@ fn serve(mut reactor: impl Reactor, listener: TcpListener) -> Result<(), Box<dyn
                 Completion::Ended(token) | Completion::Failed(token, _) => Some(token),
                 Completion::AcceptFailed { error, .. } => return Err(error.into()),
                 // Only a reactor that lends its connections says that they are ready.
-                Completion::Ready(_) | Completion::Stalled(_) | Completion::Woken => None,
+                Completion::Connected(_)
+                | Completion::Ready(_)
+                | Completion::Stalled(_)
+                | Completion::Woken => None,
             };
             if let Some(token) = over {
                 reactor.close(token, End::Fin);

@@ -83,6 +83,8 @@ pub enum Completion {
         /// Why.
         error: AcceptError,
     },
+    /// The connection that was asked for is there: see [`Reactor::connect`](crate::Reactor::connect).
+    Connected(Token),
     /// Bytes came: see [`Reactor::received`](crate::Reactor::received).
     Received(Token),
     /// There may be something to receive. Reported in place of `Received` by a reactor that lends its connections: see

@@ -26,7 +26,11 @@ pub(crate) use self::source::Source;
 use self::source::Sources;
 use self::word::{pack, unpack};
 use crate::clock::Clocks;
-use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Trigger, Waker};
+use crate::target::begin_connect;
+use crate::trigger::Interest;
+use crate::{
+    AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Target, Token, Trigger, Waker,
+};
 
 mod control;
 mod lending;
@@ -133,11 +137,32 @@ impl Epoll {
         }
         if flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP) && source.awaits_writable {
             source.awaits_writable = false;
+            if source.registered == Some(Interest::Connect) {
+                return Some(self.connect_event(token));
+            }
             self.registrations.review(token, source);
             self.half_done = Some((token, flags));
             return Some(Completion::Writable(token));
         }
         self.read_event(token, flags)
+    }
+
+    /// A connection that was asked for is there, or is not to be had.
+    #[cold]
+    fn connect_event(&mut self, token: Token) -> Completion {
+        let Some(source) = self.sources.find(token) else { return Completion::Failed(token, Errno::BADF) };
+        match tidegate_sys::socket::take_error(&source.fd) {
+            None => {
+                // What the kernel has said of it was about connecting; the rest it says again.
+                source.hung_up = false;
+                self.registrations.connected(token, source);
+                Completion::Connected(token)
+            }
+            Some(errno) => {
+                source.ended = true;
+                Completion::Failed(token, errno)
+            }
+        }
     }
 
     /// The reading half of an event.
@@ -257,8 +282,16 @@ impl Reactor for Epoll {
     }
 
     fn open(&mut self, token: Token, socket: OwnedFd) -> Result<(), Errno> {
-        self.registrations.add(&self.epoll, token, &socket)?;
+        self.registrations.add(&self.epoll, token, &socket, Interest::Read)?;
         self.sources.insert(token.slot, Source::new(socket, token.generation));
+        Ok(())
+    }
+
+    fn connect(&mut self, token: Token, socket: OwnedFd, target: &Target) -> Result<(), Errno> {
+        // Watched before, it would be reported as hung up at once.
+        begin_connect(&socket, target)?;
+        self.registrations.add(&self.epoll, token, &socket, Interest::Connect)?;
+        self.sources.insert(token.slot, Source::connecting(socket, token.generation));
         Ok(())
     }
 

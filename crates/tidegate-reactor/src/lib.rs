@@ -12,6 +12,7 @@ mod clock;
 mod completion;
 mod epoll;
 mod slots;
+mod target;
 mod trigger;
 mod uring;
 mod waker;
@@ -19,6 +20,7 @@ mod watch;
 
 pub use completion::{AcceptError, Completion, ListenerId, PeerAddress, Token};
 pub use epoll::{Epoll, Got, Loan, Patience, Poller};
+pub use target::{BadTarget, Target};
 pub use trigger::Trigger;
 pub use uring::Uring;
 pub use waker::Waker;
@@ -115,6 +117,16 @@ pub trait Reactor {
     /// The kernel's, when it cannot watch the socket; the socket is closed.
     fn open(&mut self, token: Token, socket: OwnedFd) -> Result<(), Errno>;
 
+    /// Has a socket connect, which is not connected and does not block, and takes it over under `token`, whose slot must be
+    /// free. What comes first is [`Completion::Connected`], from when on it is as if it had been [opened](Self::open), or
+    /// [`Completion::Failed`]. Until then only [`close`](Self::close) may name the token; there is no time limit.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it cannot connect or cannot watch the socket; the socket is closed. `EAGAIN`: the queue of a Unix
+    /// socket is full, and nothing says when it is not (unix(7)).
+    fn connect(&mut self, token: Token, socket: OwnedFd, target: &Target) -> Result<(), Errno>;
+
     /// Closes a connection. No completion names the token afterwards.
     fn close(&mut self, token: Token, end: End);
 
@@ -135,7 +147,8 @@ pub trait Reactor {
     /// The kernel's; the connection is broken.
     fn send(&mut self, token: Token, bytes: &[u8], more: More) -> Result<usize, Errno>;
 
-    /// As [`send`](Self::send), for a part of what was [`received`](Self::received) last, which need not be copied.
+    /// As [`send`](Self::send), for a part of what was [`received`](Self::received) last, which need not be copied. It may have
+    /// been received from another connection.
     ///
     /// # Errors
     ///
@@ -144,10 +157,9 @@ pub trait Reactor {
     /// # Panics
     ///
     /// When the range is not in what was received.
-    ///
-    /// Only for a reactor that [`forwards`](Self::forwards); others take nothing.
-    fn send_received(&mut self, _token: Token, _range: Range<usize>, _more: More) -> Result<usize, Errno> {
-        Ok(0)
+    fn send_received(&mut self, token: Token, range: Range<usize>, more: More) -> Result<usize, Errno> {
+        let bytes = self.received()[range].to_vec();
+        self.send(token, &bytes, more)
     }
 
     /// As [`send`](Self::send), from several buffers.

@@ -8,6 +8,8 @@
 //!                      │ level        │ edge                  │ oneshot
 //! ─────────────────────┼──────────────┼───────────────────────┼──────────────────────────────────────
 //!  opened              │ Read         │ Read                  │ Read
+//!  to be connected     │ Connect      │ Connect               │ Connect
+//!  Connected reported  │ Read         │ Read                  │ Read
 //!  any event           │ as before    │ as before             │ none, then what is wanted, see below
 //!  paused              │ - Read       │ as before             │ - Read
 //!  resumed             │ + Read       │ as before             │ + Read
@@ -18,6 +20,7 @@
 //!  Read is             │ IN RDHUP     │ IN RDHUP ET           │ IN RDHUP ONESHOT
 //!  Write is            │ OUT          │ OUT ET                │ OUT ONESHOT
 //!  Neither is          │ ET           │ does not occur        │ ONESHOT
+//!  Connect is          │ OUT ONESHOT  │ OUT ONESHOT           │ OUT ONESHOT
 //! ```
 //!
 //! `ERR` and `HUP` are always reported and, once they are, stay: a connection that wants nothing would be reported for
@@ -51,6 +54,8 @@ pub(crate) enum Interest {
     Read,
     Write,
     Both,
+    /// It is still to be connected: once, whatever the trigger.
+    Connect,
 }
 
 impl Trigger {
@@ -84,6 +89,7 @@ impl Trigger {
             Interest::Read => read,
             Interest::Write => EventFlags::OUT,
             Interest::Both => read | EventFlags::OUT,
+            Interest::Connect => return EventFlags::OUT | EventFlags::ONESHOT,
         };
         match self {
             Self::Level if interest == Interest::Neither => EventFlags::ET,

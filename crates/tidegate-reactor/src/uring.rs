@@ -17,6 +17,7 @@
 //! its memory is the ring's, so it need not be waited for.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ use self::conn::{Conn, Next, Receiving};
 use self::listeners::Listeners;
 use crate::clock::Clocks;
 use crate::slots::Slots;
-use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Token, Waker};
+use crate::target::begin_connect;
+use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Target, Token, Waker};
 
 mod conn;
 mod events;
@@ -130,6 +132,10 @@ impl Uring {
         while let Some(token) = self.unsynced.pop() {
             if let Some(conn) = self.conns.find(token) {
                 conn.unsynced = false;
+                if conn.connecting {
+                    sync_connecting(&mut self.ring, token, conn);
+                    continue;
+                }
                 sync_input(&mut self.ring, token, conn);
                 sending::sync_output(&mut self.ring, token, conn);
             }
@@ -175,6 +181,14 @@ impl Uring {
             }
         }
         None
+    }
+}
+
+/// Waits until a connection is there or is not to be had: either way there is room to write.
+fn sync_connecting(ring: &mut Ring, token: Token, conn: &mut Conn) {
+    if !conn.polls_room && !conn.failed {
+        conn.polls_room = true;
+        ring.poll(word::of_token(token), &conn.fd, Readiness::Output);
     }
 }
 
@@ -245,6 +259,18 @@ impl Reactor for Uring {
         Ok(())
     }
 
+    fn connect(&mut self, token: Token, socket: OwnedFd, target: &Target) -> Result<(), Errno> {
+        if token.slot >= word::SLOT_LIMIT {
+            return Err(Errno::NOSPC);
+        }
+        begin_connect(&socket, target)?;
+        let mut conn = Conn::new(socket, token.generation);
+        conn.connecting = true;
+        Self::review(&mut self.unsynced, token, &mut conn);
+        self.conns.insert(token.slot, conn);
+        Ok(())
+    }
+
     fn close(&mut self, token: Token, end: End) {
         let Some(conn) = self.conns.remove(token) else { return };
         let at_rest = conn.is_at_rest() && conn.gathered.is_empty();
@@ -300,6 +326,11 @@ impl Reactor for Uring {
     fn send(&mut self, token: Token, bytes: &[u8], _more: More) -> Result<usize, Errno> {
         // What more follows is gathered anyway.
         self.gather(token, bytes)
+    }
+
+    #[inline]
+    fn send_received(&mut self, token: Token, range: Range<usize>, _more: More) -> Result<usize, Errno> {
+        self.gather_received(token, range)
     }
 
     fn send_vectored(&mut self, token: Token, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {

@@ -1,10 +1,12 @@
-//! Listening sockets: bound, made non-blocking, and ready to be inherited.
+//! Listening sockets: bound, made non-blocking, and ready to be inherited; and sockets to connect with.
 //!
 //! Options of connections are set on the listener, because Linux lets accepted sockets inherit them: a few calls at start in
-//! place of as many per connection. Nothing here accepts; that is the reactor's work.
+//! place of as many per connection. Nothing here accepts or connects; that is the reactor's work.
+
+mod late_port;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -217,6 +219,41 @@ pub fn listen_unix(path: &Path, backlog: u32, mode: u32) -> io::Result<OwnedFd> 
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
+}
+
+/// Opens a non-blocking TCP socket to connect to `to` with, without delay (`TCP_NODELAY`). With `from`, it comes from this
+/// address of the machine; its port is chosen when it connects, so that one port serves many targets
+/// (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+///
+/// # Errors
+///
+/// What socket(2), setsockopt(2) or bind(2) answered: `AddrNotAvailable` when the machine has no such address,
+/// `InvalidInput` when `from` is of another family than `to`.
+pub fn outgoing_tcp(to: SocketAddr, from: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(from) = from {
+        if from.is_ipv4() != to.is_ipv4() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{to} cannot be reached from {from}, which is of another family"),
+            ));
+        }
+        late_port::set(&socket)?;
+        bind(&socket, &SocketAddr::new(from, 0))?;
+    }
+    Ok(socket)
+}
+
+/// Opens a non-blocking Unix stream socket to connect with.
+///
+/// # Errors
+///
+/// What socket(2) answered.
+pub fn outgoing_unix() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
 /// The address a TCP socket is bound to.

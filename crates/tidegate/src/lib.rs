@@ -28,6 +28,7 @@
 
 #[cfg(feature = "full")]
 mod assemble;
+mod clients;
 pub mod config;
 mod connections;
 mod error;
@@ -55,8 +56,10 @@ pub use sockets::BindError;
 pub use status::{GenerationStatus, ListenerStatus, ProcessStatus, Status, ThreadStatus};
 
 pub use tidegate_engine::{
-    BoxError, Closed, ConnHandle, ConnId, CounterDef, Decoded, End, FdChannel, Flow, HandleError, Instant,
-    Io, Limits, Peer, PeerAddress, Phase, Reason, Received, Refusal, Service, TimerToken, check_connection,
+    Backoff, BoxError, Closed, ConnHandle, ConnId, Connect, ConnectError, ConnectFailed, ConnectFailure,
+    CounterDef, Decoded, End, FdChannel, Flow, HandleError, Instant, Io, Limits, NotConnected, Peer,
+    PeerAddress, Phase, Reason, Received, Refusal, Service, Target, TieError, TimerToken, Upstream,
+    UpstreamConfig, check_connection,
 };
 /// Records: what the processes log, and how it is read back.
 pub use tidegate_log as log;

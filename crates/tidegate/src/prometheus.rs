@@ -266,6 +266,13 @@ const LISTENER_METRICS: &[Row<ListenerWord>] = &[
         "counter",
         "Connections lost before they were accepted.",
     ),
+    (ListenerWord::Connects, "tidegate_connects_total", "counter", "Outgoing connections asked for."),
+    (
+        ListenerWord::ConnectFailures,
+        "tidegate_connect_failures_total",
+        "counter",
+        "Outgoing connections that could not be had.",
+    ),
 ];
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {

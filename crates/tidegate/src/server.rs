@@ -18,6 +18,7 @@ use tidegate_sys::process::Credentials;
 
 #[cfg(feature = "full")]
 use crate::assemble;
+use crate::clients::ClientSpec;
 use crate::config::{Accept, Acceptor, Address, Config, Count, Engine};
 use crate::layout::Layout;
 use crate::run;
@@ -71,6 +72,7 @@ pub(crate) struct ListenSpec {
 pub struct ServerBuilder {
     pub(crate) config: Config,
     pub(crate) listeners: Vec<ListenSpec>,
+    pub(crate) clients: Vec<ClientSpec>,
     /// A server with a data folder: pid file, control socket, log server.
     pub(crate) operated: bool,
     pub(crate) on_ready: Option<OnReady>,
@@ -113,6 +115,7 @@ impl ServerBuilder {
         Self {
             config,
             listeners: Vec::new(),
+            clients: Vec::new(),
             operated: false,
             on_ready: None,
             processes: Vec::new(),
@@ -128,6 +131,7 @@ impl ServerBuilder {
         Self {
             config: self.config.clone(),
             listeners: self.listeners.clone(),
+            clients: self.clients.clone(),
             operated: self.operated,
             on_ready: None,
             processes: self.processes.clone(),
@@ -150,7 +154,8 @@ impl ServerBuilder {
             config.check_reload(current)?;
             config.check_roots()?;
             let next = assemble::from_config(config)?;
-            return Self { source: self.source.clone(), processes: self.processes.clone(), ..next }.checked();
+            let (source, processes) = (self.source.clone(), self.processes.clone());
+            return Self { source, processes, clients: self.clients.clone(), ..next }.checked();
         }
         let _ = current;
         Ok(self.again())
@@ -162,7 +167,8 @@ impl ServerBuilder {
         if self.operated
             && let Ok(server) = assemble::from_config(config.clone())
         {
-            return Self { source: self.source.clone(), processes: self.processes.clone(), ..server };
+            let (source, processes) = (self.source.clone(), self.processes.clone());
+            return Self { source, processes, clients: self.clients.clone(), ..server };
         }
         Self { config, ..self.again() }
     }
@@ -418,6 +424,7 @@ impl ServerBuilder {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
+        self.check_clients()?;
         if let Some(why) = self.config.engine.contradiction() {
             return Err(Error::Service(why.into()));
         }
@@ -516,7 +523,7 @@ impl ServerBuilder {
             service: listener.service.clone(),
             counters: listener.counters,
         });
-        metas.collect()
+        metas.chain(self.client_metas()).collect()
     }
 
     /// What is known of the log socket.

@@ -11,7 +11,10 @@ use std::time::Duration;
 use rustix::net::{getpeername, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tidegate::config::{Acceptor, Backend, Dispatch, Engine};
-use tidegate::{Error, Flow, ListenOptions, Reason, Server, SpawnedServer, Stream, discard, echo};
+use tidegate::{
+    ConnHandle, Connect, Decoded, Error, Flow, Io, ListenOptions, Peer, Phase, Reason, Refusal, Server,
+    Service, SpawnedServer, Stream, Target, UpstreamConfig, discard, echo,
+};
 
 fn spawn_echo() -> SpawnedServer {
     Server::builder().listen("127.0.0.1:0", echo).spawn().unwrap()
@@ -210,4 +213,109 @@ fn a_unix_socket_has_no_options_of_tcp() {
     let error = Server::builder().listen_with("main", "unix:s", options, || Ok(echo())).spawn().unwrap_err();
     assert_eq!(error.to_string(), "address \"unix:s\": a Unix socket has no option keepalive");
     assert_eq!(error.exit_code(), 2);
+}
+
+/// Asks an upstream's connection, or one of its own, to greet, for each line that comes.
+struct Asker {
+    target: Target,
+}
+
+impl Service for Asker {
+    type Session = ();
+    type Head = ();
+    type Note = ();
+
+    fn on_open(&self, _: &mut Io<'_>, _: &Peer<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn decode(&self, (): &mut (), input: &[u8]) -> Decoded<()> {
+        match input.iter().position(|byte| *byte == b'\n') {
+            Some(end) => Decoded::Message { len: end + 1, head: () },
+            None => Decoded::Need { phase: Phase::Head, at_least: input.len() + 1 },
+        }
+    }
+
+    fn on_message(&self, io: &mut Io<'_>, (): &mut (), (): (), line: &[u8]) -> Flow {
+        let me: ConnHandle<()> = io.handle();
+        if line == b"once\n" {
+            io.connect("once", Connect::to(self.target.clone()), me).unwrap();
+        } else {
+            match io.upstream("kept").unwrap().pick() {
+                Ok(kept) => kept.post(me).unwrap(),
+                Err(_) => io.send(b"not connected\n"),
+            }
+        }
+        Flow::Continue
+    }
+}
+
+/// Passes what it hears to whoever asked last.
+struct Greeter;
+
+impl Service for Greeter {
+    type Session = Option<ConnHandle<()>>;
+    type Head = ();
+    type Note = ConnHandle<()>;
+
+    fn on_open(&self, _: &mut Io<'_>, _: &Peer<'_>) -> Result<Self::Session, Refusal> {
+        Ok(None)
+    }
+
+    fn decode(&self, _: &mut Self::Session, input: &[u8]) -> Decoded<()> {
+        Decoded::Message { len: input.len(), head: () }
+    }
+
+    fn on_message(&self, _: &mut Io<'_>, asker: &mut Self::Session, (): (), bytes: &[u8]) -> Flow {
+        asker.as_ref().unwrap().send(bytes).unwrap();
+        Flow::Continue
+    }
+
+    fn on_note(&self, io: &mut Io<'_>, session: &mut Self::Session, asker: ConnHandle<()>) -> Flow {
+        *session = Some(asker);
+        io.send(b"hello\n");
+        Flow::Continue
+    }
+}
+
+#[test]
+fn services_have_clients_and_upstreams_in_every_loop() {
+    let target = spawn_echo();
+    let address = target.address("main").unwrap();
+    let config = UpstreamConfig { connections: 2, ..UpstreamConfig::to(address) };
+    for acceptor in [Acceptor::Each, Acceptor::Main] {
+        let server = Server::builder()
+            .engine(|engine| (engine.loops, engine.acceptor) = (2, acceptor))
+            .client("once", || Ok(Greeter))
+            .listen_named("main", "127.0.0.1:0", move || Ok(Asker { target: address.into() }))
+            .upstream("kept", config.clone(), || Ok(Greeter))
+            .spawn()
+            .unwrap();
+        for _ in 0..4 {
+            let mut client = connect(&server, "main");
+            let mut hello = [0; 6];
+            client.write_all(b"once\n").unwrap();
+            client.read_exact(&mut hello).unwrap();
+            assert_eq!(&hello, b"hello\n");
+            // The upstream of this loop may just be on its way.
+            loop {
+                client.write_all(b"kept\n").unwrap();
+                client.read_exact(&mut hello).unwrap();
+                if &hello == b"hello\n" {
+                    break;
+                }
+                client.read_exact(&mut [0; 8]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn two_of_a_name_are_an_error() {
+    let error = |server: tidegate::ServerBuilder| server.spawn().unwrap_err().to_string();
+    let server = || Server::builder().listen("127.0.0.1:0", echo);
+    let expected = |name: &str| format!("client \"{name}\": there is a listener or a client of that name");
+    assert!(error(server().client("main", || Ok(Greeter))).contains(&expected("main")));
+    let twice = server().client("x", || Ok(Greeter)).client("x", || Ok(Greeter));
+    assert!(error(twice).contains(&expected("x")));
 }

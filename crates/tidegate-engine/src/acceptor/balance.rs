@@ -143,7 +143,9 @@ mod tests {
         let waker = Epoll::new(Trigger::Edge).unwrap().waker();
         let loops = limits.iter().map(|limit| {
             let handed = vec![Handed { name: "lab".into(), overload_answer: None }];
-            Lane::to_loop(LoopHandle { shared: Arc::new(Shared::new(waker.clone(), *limit, handed)) })
+            Lane::to_loop(LoopHandle {
+                shared: Arc::new(Shared::new(waker.clone(), *limit, handed, Vec::new())),
+            })
         });
         Balancer::new(balance, loops.collect(), Instant::default())
     }

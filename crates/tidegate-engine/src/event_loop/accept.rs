@@ -78,7 +78,7 @@ impl<R: Reactor> Loop<R> {
         self.open(token, site);
     }
 
-    fn open(&mut self, token: Token, site: usize) {
+    pub(super) fn open(&mut self, token: Token, site: usize) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let opened =
             self.hosts[site].open(&mut self.turn.io(&conn.who, Queued::default(), &self.sites[site]));
@@ -88,7 +88,11 @@ impl<R: Reactor> Loop<R> {
                 self.turn.carry_out(conn);
                 self.settle(token);
             }
-            Err(refusal) => self.refuse(token, refusal),
+            Err(refusal) => {
+                // What it has asked for besides is not its own affair alone.
+                self.turn.wishes.extend(self.turn.record.wishes.drain(..));
+                self.refuse(token, refusal);
+            }
         }
     }
 

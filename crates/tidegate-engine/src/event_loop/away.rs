@@ -18,6 +18,7 @@ use crate::host::{Event, Next};
 use crate::job::{Home, Job, Jobs};
 use crate::metrics::ListenerWord;
 use crate::pool::{HandlerPool, PoolHandle, Refused};
+use crate::wish::Wish;
 
 /// Emptied jobs that are kept for the next messages.
 const SPARE_JOBS: usize = 256;
@@ -197,6 +198,7 @@ impl<R: Reactor> Loop<R> {
             match missed {
                 Missed::Event(event) => self.event(token, event),
                 Missed::Letter(letter) => self.on_letter(token, letter),
+                Missed::Tie(tie) => self.turn.wishes.push_back(Wish::Tie(tie)),
             }
         }
     }

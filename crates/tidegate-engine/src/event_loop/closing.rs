@@ -33,14 +33,18 @@ impl<R: Reactor> Loop<R> {
         let finishing = self.conns.get_mut(token).and_then(|conn| match conn.state {
             // The answer was delivered; how the peer goes away afterwards is its own affair.
             State::Lingering(reason) => Some(reason),
-            State::Open | State::Flushing(_) => None,
+            State::Connecting | State::Open | State::Tied | State::Flushing(_) => None,
         });
         self.close_with(token, finishing.unwrap_or(reason), End::Reset, Some(errno.raw_os_error()));
     }
 
     /// The kernel says so when it is asked for more input, of which there is no more.
     pub(super) fn on_failed(&mut self, token: Token, errno: Errno) {
-        let unhandled = self.conns.get_mut(token).is_some_and(|conn| !conn.input.is_empty());
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.state == State::Connecting {
+            return self.on_connect_failed(token, errno);
+        }
+        let unhandled = !conn.input.is_empty();
         if unhandled && self.hear_on(token, errno) {
             return self.on_ended(token);
         }
@@ -122,6 +126,12 @@ impl<R: Reactor> Loop<R> {
             self.metrics.add(ProcessWord::Panics, 1);
         }
         self.room_again();
+        if !self.pools.is_empty() {
+            self.member_closed(&conn);
+        }
+        if conn.state == State::Tied {
+            self.end_partner(conn.partner, reason, end);
+        }
     }
 
     /// All output is sent: FIN, then the peer's last bytes are thrown away until its own FIN.

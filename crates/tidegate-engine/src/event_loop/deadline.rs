@@ -28,6 +28,7 @@ impl<R: Reactor> Loop<R> {
                     }
                 }
                 Due::Deadline(token) => self.on_deadline(token),
+                Due::Redial(seat) => self.dial_member(seat),
             }
         }
     }
@@ -37,6 +38,9 @@ impl<R: Reactor> Loop<R> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.deadline = None;
         conn.deadline_at = Instant::MAX;
+        if conn.state == State::Connecting {
+            return self.connect_deadline_passed(token);
+        }
         if conn.away && self.visits.is_some() {
             // Its socket is with a thread. What the peer has taken is looked at when it is back.
             conn.last_out = self.turn.now;
@@ -55,8 +59,10 @@ impl<R: Reactor> Loop<R> {
         }
         let Some(conn) = self.conns.get_mut(token) else { return };
         match conn.state {
+            State::Connecting => {}
             State::Lingering(_) => self.end_lingering(token),
             State::Flushing(_) => self.close(token, Reason::WRITE_TIMEOUT, None),
+            State::Tied => self.close(token, phase.timeout_reason(), None),
             State::Open => {
                 // Whatever the service answers, the same deadline does not pass a second time.
                 conn.last_in = self.turn.now;

@@ -26,6 +26,9 @@ impl<R: Reactor> Loop<R> {
         let site = &self.sites[usize::from(conn.site)];
         site.metrics.add(ListenerWord::BytesIn, data.len() as u64);
         if conn.state != State::Open || conn.is_over() {
+            if conn.state == State::Tied {
+                return self.pass_on(token);
+            }
             let n = u32::try_from(data.len()).unwrap_or(u32::MAX);
             return self.throw_away(token, n);
         }
@@ -104,7 +107,8 @@ impl<R: Reactor> Loop<R> {
         }
         match conn.state {
             State::Lingering(_) => self.end_lingering(token),
-            State::Flushing(_) => {}
+            State::Connecting | State::Flushing(_) => {}
+            State::Tied => self.on_tied_ended(token),
             State::Open => self.tell_eof(token),
         }
     }

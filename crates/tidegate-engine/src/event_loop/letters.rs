@@ -17,6 +17,7 @@ impl<R: Reactor> Loop<R> {
         let command = self.turn.shared.collect(&mut letters, &mut orders);
         orders.drain(..).for_each(|order| self.carry_out(order));
         self.orders = orders;
+        self.turn.shared.collect_dials(&mut self.turn.wishes);
         for (token, letter) in letters.drain(..) {
             self.on_letter(token, letter);
         }
@@ -52,6 +53,12 @@ impl<R: Reactor> Loop<R> {
             return conn.miss(Missed::Letter(letter));
         }
         self.turn.shared.letter_read(&letter);
+        if let (State::Tied, Letter::Close(reason)) = (conn.state, &letter) {
+            return match reason.end() {
+                End::Fin => self.part(token, *reason),
+                End::Reset => self.close(token, *reason, None),
+            };
+        }
         if conn.state != State::Open {
             // It ends already, and nothing follows what was its last word.
             return host::discard(letter);

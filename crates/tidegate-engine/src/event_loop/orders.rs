@@ -102,6 +102,8 @@ impl<R: Reactor> Loop<R> {
 
     fn state_of(&self, conn: &Conn) -> ConnState {
         match conn.state {
+            State::Connecting => ConnState::Connecting,
+            State::Tied => ConnState::Tied,
             State::Flushing(_) => ConnState::Flushing,
             State::Lingering(_) => ConnState::Lingering,
             State::Open if conn.suspended || conn.away || conn.unqueued => ConnState::Handling,
@@ -115,7 +117,9 @@ impl<R: Reactor> Loop<R> {
         let limits = &self.sites[usize::from(conn.site)].limits;
         let own = conn.due(limits, LINGER).map(|(phase, at)| match conn.state {
             State::Lingering(reason) => (reason, at),
-            State::Open | State::Flushing(_) => (phase.timeout_reason(), at),
+            State::Connecting | State::Open | State::Tied | State::Flushing(_) => {
+                (phase.timeout_reason(), at)
+            }
         });
         let end = match self.stage {
             Stage::LastReads { until, .. } | Stage::Retiring { until } if until < Instant::MAX => {
@@ -126,7 +130,7 @@ impl<R: Reactor> Loop<R> {
         // Of a session that is away nothing is known.
         let service = match conn.state {
             State::Open => self.hosts[usize::from(conn.site)].next_close(conn.session),
-            State::Flushing(_) | State::Lingering(_) => None,
+            State::Connecting | State::Tied | State::Flushing(_) | State::Lingering(_) => None,
         };
         own.into_iter().chain(end).chain(service).min_by_key(|(_, at)| *at)
     }

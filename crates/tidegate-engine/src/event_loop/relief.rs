@@ -70,6 +70,11 @@ impl Memory {
         self.short && conn.state == State::Open && (conn.output.is_some() || conn.stalled)
     }
 
+    /// Whether connections are to hold less.
+    pub(super) fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// Whether the rest of a large message is to wait.
     #[inline]
     pub(super) fn starves(&self, conn: &Conn) -> bool {

@@ -6,12 +6,12 @@ use tidegate_reactor::{Reactor, Token};
 use tidegate_timer::Instant;
 
 use super::{Loop, Stage, Telling};
-use crate::Reason;
 use crate::conn::State;
 use crate::host::Event;
 use crate::intake::Arrival;
 use crate::io::Retirement;
 use crate::metrics::ListenerWord;
+use crate::{ConnectFailure, Reason};
 
 /// At least so many connections that have something to read are reported in a turn.
 const READ_IN_A_TURN: usize = 64;
@@ -30,7 +30,10 @@ impl<R: Reactor> Loop<R> {
     /// Nothing can be posted or handed over from now on. Connections that no turn has taken were accepted all the same,
     /// and are closed with nobody told but the counters.
     pub(super) fn end_mail(&mut self) {
-        for arrival in self.turn.shared.end() {
+        let left = self.turn.shared.end();
+        self.turn.shared.collect_dials(&mut self.turn.wishes);
+        self.drop_wishes();
+        for arrival in left {
             self.turn_away(&arrival);
             self.turn.shared.intake.leave();
         }
@@ -145,7 +148,8 @@ impl<R: Reactor> Loop<R> {
     }
 
     fn end_when_empty(&mut self) {
-        if self.conns.len() == 0 && self.strays.is_empty() {
+        self.empty_pools();
+        if self.conns.len() == 0 && self.strays.is_empty() && self.turn.wishes.is_empty() {
             self.stage = Stage::Stopped;
         }
     }
@@ -156,7 +160,8 @@ impl<R: Reactor> Loop<R> {
             let Some(conn) = self.conns.get_mut(token) else { continue };
             match conn.state {
                 State::Lingering(_) => self.end_lingering(token),
-                State::Open | State::Flushing(_) => self.close(token, reason, None),
+                State::Connecting => self.on_unconnected(token, ConnectFailure::Stopped),
+                State::Open | State::Tied | State::Flushing(_) => self.close(token, reason, None),
             }
         }
     }

@@ -123,6 +123,7 @@ impl<R: Reactor> Loop<R> {
         }
         self.pump(token);
         self.tell_eof(token);
+        self.grant_wishes();
         self.relieve();
     }
 

@@ -80,6 +80,8 @@ mod closing;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod connect;
+#[cfg(test)]
 mod descriptors;
 #[cfg(test)]
 mod files;
@@ -116,6 +118,10 @@ mod support;
 #[cfg(test)]
 mod suspend;
 #[cfg(test)]
+mod ties;
+#[cfg(test)]
 mod time;
+#[cfg(test)]
+mod upstreams;
 #[cfg(test)]
 mod workers;

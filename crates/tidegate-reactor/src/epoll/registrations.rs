@@ -35,19 +35,33 @@ impl Registrations {
         self.trigger.repeats()
     }
 
-    /// Begins to watch a connection, for reading.
-    pub(super) fn add(&self, epoll: impl AsFd, token: Token, socket: impl AsFd) -> Result<(), Errno> {
-        control::add(epoll, socket, pack(token), self.trigger.flags(Interest::Read))
+    /// Begins to watch a connection.
+    pub(super) fn add(
+        &self,
+        epoll: impl AsFd,
+        token: Token,
+        socket: impl AsFd,
+        interest: Interest,
+    ) -> Result<(), Errno> {
+        control::add(epoll, socket, pack(token), self.trigger.flags(interest))
     }
 
     /// An event of this connection was reported.
     #[inline]
     pub(super) fn fired(&mut self, token: Token, source: &mut Source) {
         // What is reported without any interest is ERR or HUP, which would only be reported again.
-        if self.trigger == Trigger::Oneshot && source.registered != Some(Interest::Neither) {
+        if self.trigger == Trigger::Oneshot
+            && !matches!(source.registered, Some(Interest::Neither | Interest::Connect))
+        {
             source.registered = None;
             self.review(token, source);
         }
+    }
+
+    /// A connection is there: from now on it is watched for reading.
+    pub(super) fn connected(&mut self, token: Token, source: &mut Source) {
+        source.registered = None;
+        self.review(token, source);
     }
 
     /// The end of a connection, or that it broke, is being reported: nothing more will be read from it.

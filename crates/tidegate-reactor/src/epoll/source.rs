@@ -31,6 +31,12 @@ pub(crate) struct Source {
 pub(crate) type Sources = Slots<Source>;
 
 impl Source {
+    /// A connection that is registered for connecting. It waits for no less than to be writable.
+    pub(crate) fn connecting(fd: OwnedFd, generation: u32) -> Self {
+        let registered = Some(Interest::Connect);
+        Self { awaits_writable: true, registered, ..Self::new(fd, generation) }
+    }
+
     /// A connection that is registered for reading.
     pub(crate) fn new(fd: OwnedFd, generation: u32) -> Self {
         Self {

@@ -37,6 +37,8 @@ use crate::slots::Occupant;
 pub(super) struct Conn {
     pub(super) fd: OwnedFd,
     pub(super) generation: u32,
+    /// It is not there yet: nothing is to be done but to wait for it.
+    pub(super) connecting: bool,
     pub(super) receiving: Receiving,
     /// Receiving is paused by the owner.
     pub(super) paused: bool,
@@ -94,6 +96,7 @@ impl Conn {
         Self {
             fd,
             generation,
+            connecting: false,
             receiving: Receiving::Idle,
             paused: false,
             ended: false,

@@ -73,6 +73,20 @@ impl Uring {
         Some(end(token, conn, Ending::Failed(errno)))
     }
 
+    /// A connection that was asked for is there, or is not to be had.
+    pub(super) fn on_connected(&mut self, token: Token) -> Completion {
+        let Some(conn) = self.conns.find(token) else { return Completion::Failed(token, Errno::BADF) };
+        // As for every connection: a send that waits for room waits only on a blocking descriptor.
+        let cause = tidegate_sys::socket::take_error(&conn.fd)
+            .or_else(|| rustix::io::ioctl_fionbio(&conn.fd, false).err());
+        if let Some(errno) = cause {
+            return end(token, conn, Ending::Failed(errno));
+        }
+        conn.connecting = false;
+        Self::review(&mut self.unsynced, token, conn);
+        Completion::Connected(token)
+    }
+
     /// Once a turn, however often it was woken.
     fn on_woken(&mut self, more: bool) -> Option<Completion> {
         self.polls_waker = more;

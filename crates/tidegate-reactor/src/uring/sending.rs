@@ -1,5 +1,6 @@
 //! Sending: bytes are gathered, offered before the wait, and what is left over waits for room.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use rustix::buffer::spare_capacity;
@@ -34,6 +35,29 @@ impl Uring {
             if conn.gathered.capacity() == 0 {
                 conn.gathered = self.ring.spare();
             }
+            conn.gathered.extend_from_slice(&bytes[..n]);
+            self.taken += n;
+            Self::review(&mut self.unsynced, token, conn);
+        }
+        Ok(n)
+    }
+
+    /// As [`gather`](Self::gather), of what was received last.
+    #[inline]
+    pub(super) fn gather_received(&mut self, token: Token, range: Range<usize>) -> Result<usize, Errno> {
+        let conn = self.conns.find(token).ok_or(Errno::BADF)?;
+        if conn.failed || conn.shuts || conn.broken.is_some() {
+            return Err(Errno::PIPE);
+        }
+        if conn.gathered.capacity() == 0 && range.len() < DIRECT_BYTES {
+            conn.gathered = self.ring.spare();
+        }
+        let bytes = &self.piece.as_deref().unwrap_or_else(|| self.ring.received())[range];
+        if conn.unsent() == 0 && (bytes.len() >= DIRECT_BYTES || self.taken >= ALL_BYTES) {
+            return send_directly(conn, bytes);
+        }
+        let n = bytes.len().min(room(conn, self.taken));
+        if n > 0 {
             conn.gathered.extend_from_slice(&bytes[..n]);
             self.taken += n;
             Self::review(&mut self.unsynced, token, conn);
@@ -136,6 +160,9 @@ impl Uring {
     pub(super) fn on_room(&mut self, token: Token) -> Option<Completion> {
         let conn = self.conns.find(token)?;
         conn.polls_room = false;
+        if conn.connecting {
+            return Some(self.on_connected(token));
+        }
         let tell = conn.unsent() == 0 && std::mem::take(&mut conn.awaits_writable);
         tell.then_some(Completion::Writable(token))
     }

@@ -29,6 +29,8 @@ mod connections;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod outgoing;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod support;

@@ -45,7 +45,7 @@ fn serve(
     for (_, fd) in inherited {
         channels.push(FdChannel::from_fd(fd).map_err(Error::system("taking a channel"))?);
     }
-    let (counters, listeners) = (view.clone(), server.listeners.len());
+    let (counters, listeners) = (view.clone(), server.site_count());
     let most = server.config.engine.max_connections;
     let load = move |worker: usize| {
         let places = counters.layout.of_worker(worker, 0).chain(counters.layout.of_worker(worker, 1));

@@ -213,6 +213,13 @@ impl Plan<'_> {
         for (listener, sockets) in server.listeners.iter().zip(sockets) {
             builder = builder.listen_boxed(&listener.name, sockets, (listener.factory)(self.status));
         }
+        for client in &server.clients {
+            let service = (client.factory)();
+            builder = match &client.upstream {
+                Some(config) => builder.upstream_boxed(&client.name, config.clone(), service),
+                None => builder.client_boxed(&client.name, service),
+            };
+        }
         builder.build().map_err(Error::Service)
     }
 }

@@ -69,7 +69,7 @@ impl Generation {
         let before = before.map_or(&[][..], |before| &before.bound);
         let bound = server.bind_beside(workers, before, given, patience)?;
         let places = server.layout().places(usize::try_from(workers).unwrap_or(usize::MAX));
-        let (metrics, fd) = shared_metrics(places, server.listeners.len())?;
+        let (metrics, fd) = shared_metrics(places, server.site_count())?;
         let listeners = server.listener_metas(bound.iter().map(|bound| bound.address.as_str()));
         let view = View { generation: number.into(), metrics, listeners, layout: server.layout() };
         Ok(Self { number, server, workers, bound, view, metrics: fd, is_committed: false })

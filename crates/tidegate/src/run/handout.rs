@@ -101,6 +101,9 @@ fn counters(server: &ServerBuilder, name: &str, service: &str) -> &'static [Coun
     if service == LOG_SERVICE {
         return LogServer::COUNTERS;
     }
+    if let Some(client) = server.clients.iter().find(|client| client.name == name && service == name) {
+        return client.counters;
+    }
     let same =
         |it: &&crate::server::ListenSpec| it.service == service && (it.name == name || service != "program");
     server.listeners.iter().find(same).map_or(&[], |listener| listener.counters)

@@ -54,7 +54,7 @@ fn counters_at(server: &ServerBuilder, addresses: &[String]) -> StatusSource {
     };
     let own = View {
         generation: GENERATION.into(),
-        metrics: Metrics::on_heap_for(server.layout().places(1), server.listeners.len()),
+        metrics: Metrics::on_heap_for(server.layout().places(1), server.site_count()),
         listeners: server.listener_metas(addresses.iter().map(String::as_str)),
         layout: server.layout(),
     };

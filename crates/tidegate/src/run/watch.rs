@@ -33,13 +33,12 @@ impl Watch {
         own: ProcessMetrics,
         log: Option<LogClient>,
     ) -> Self {
-        let names = server.listeners.iter().map(|listener| (listener.name.clone(), listener.service.clone()));
         Self {
             seat,
             own,
             log,
             stall_after: server.config.engine.stall_after,
-            listeners: names.collect(),
+            listeners: server.site_names(),
             reported: 0,
         }
     }

@@ -57,9 +57,13 @@ fn serve(
     own.set(ProcessWord::State, ProcessState::Ready as u64);
     tracing::info!(listeners = server.listeners.len(), loops = server.loop_count(), "worker serves");
     logging::ready(server, child)?;
-    let names = server.listeners.iter().map(|it| (it.name.clone(), it.service.clone())).collect();
-    let questioned =
-        Questioned { generation: handout.generation, worker: index, seat, listeners: names, log };
+    let questioned = Questioned {
+        generation: handout.generation,
+        worker: index,
+        seat,
+        listeners: server.site_names(),
+        log,
+    };
     for word in &words {
         questioned.answer(word, &loops);
     }
