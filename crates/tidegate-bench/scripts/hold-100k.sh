@@ -1,15 +1,15 @@
 #!/bin/sh
 # Holds 100,000 connections on a tidegate server of 8 workers, each connection sending a message every 30 s, for 60 s.
 #
-#   hold-100k.sh TIDEGATE TIDEGATE_BENCH [options of `tidegate-bench hold`, for example --json or --connections 1000]
+#   hold-100k.sh TIDEGATE [options of `tidegate bench hold`, for example --json or --connections 1000]
 #
 # Exit code 0: all were held, every message was answered. Needs 20,000 descriptors a process and a few GiB of free memory.
 # The server is ended by its process id, and nothing is left behind.
 set -eu
 
-[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-tidegate=$1 bench=$2
-shift 2
+[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+tidegate=$1
+shift
 
 descriptors=$(ulimit -H -n)
 if [ "$descriptors" != unlimited ] && [ "$descriptors" -lt 20000 ]; then
@@ -62,4 +62,4 @@ until address=$(sed -n 's/^tidegate: ready, .*echo=\([0-9.:]*\).*/\1/p' "$dir/st
     sleep 0.1
 done
 
-"$bench" hold --to "$address" --server-pid "$server" "$@"
+"$tidegate" bench hold --to "$address" --server-pid "$server" "$@"

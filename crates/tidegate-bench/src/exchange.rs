@@ -3,6 +3,8 @@
 //! Invariant: `requests` holds as many requests as `answers` holds answers. An echoed message begins with the number of its
 //! connection and of its batch, so that an answer to somebody else, or to an earlier question, is seen to be wrong.
 
+use std::ops::Range;
+
 use crate::Hello;
 
 /// What is asked, and what must come back.
@@ -12,6 +14,8 @@ pub struct Exchange {
     /// `None`: the same bytes come back.
     answers: Option<Vec<u8>>,
     answer_len: usize,
+    /// Bytes of each answer that may be others, as those of a date.
+    ignored: Range<usize>,
 }
 
 /// Why there is no such exchange.
@@ -41,7 +45,7 @@ impl Exchange {
             return Err(ExchangeError::Size(size));
         }
         let message: Vec<u8> = (0..=250_u8).cycle().take(size).collect();
-        Ok(Self { requests: repeat(&message, pipeline)?, answers: None, answer_len: size })
+        Ok(Self { requests: repeat(&message, pipeline)?, answers: None, answer_len: size, ignored: 0..0 })
     }
 
     /// Requests for [`Hello`], `pipeline` of them at a time.
@@ -54,7 +58,33 @@ impl Exchange {
             requests: repeat(Hello::REQUEST, pipeline)?,
             answers: Some(repeat(Hello::ANSWER, pipeline)?),
             answer_len: Hello::ANSWER.len(),
+            ignored: 0..0,
         })
+    }
+
+    /// A request and the answer that it gets each time, but for the bytes `ignored` of it; `pipeline` of them at a time.
+    ///
+    /// # Errors
+    ///
+    /// The number is out of bounds.
+    pub fn fixed(
+        request: &[u8],
+        answer: &[u8],
+        ignored: Range<usize>,
+        pipeline: usize,
+    ) -> Result<Self, ExchangeError> {
+        let (requests, answers) = (repeat(request, pipeline)?, Some(repeat(answer, pipeline)?));
+        Ok(Self { requests, answers, answer_len: answer.len().max(1), ignored })
+    }
+
+    /// Whether these bytes are those of the answers from `at` on.
+    #[must_use]
+    pub fn matches(&self, at: usize, bytes: &[u8]) -> bool {
+        let Some(expected) = self.answers().get(at..at.saturating_add(bytes.len())) else { return false };
+        let may_differ = |nth: usize| self.ignored.contains(&((at + nth) % self.answer_len));
+        expected == bytes
+            || (!self.ignored.is_empty()
+                && expected.iter().zip(bytes).enumerate().all(|(nth, (a, b))| a == b || may_differ(nth)))
     }
 
     /// Makes this the batch number `batch` of the connection number `connection`.
@@ -118,6 +148,17 @@ mod tests {
         assert_eq!(exchange.requests(), Hello::REQUEST.repeat(2));
         assert_eq!(exchange.answers(), Hello::ANSWER.repeat(2));
         assert_eq!(exchange.answer_len() * 2, exchange.answers().len());
+    }
+
+    #[test]
+    fn only_what_is_ignored_may_differ() {
+        let exchange = Exchange::fixed(b"q", b"date 12 end.", 5..7, 2).unwrap();
+        assert!(exchange.matches(0, b"date 12 end.date 34 end."));
+        assert!(exchange.matches(6, b"9 end.date 3"));
+        assert!(!exchange.matches(0, b"date 1212end."), "a byte behind the date");
+        assert!(!exchange.matches(0, b"Date"));
+        assert!(!exchange.matches(20, b"nd.."), "more than there is to come");
+        assert!(!Exchange::hello(1).unwrap().matches(0, b"HTTP/1.0"));
     }
 
     #[test]

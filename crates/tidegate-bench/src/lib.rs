@@ -10,30 +10,54 @@
 
 mod connect;
 mod exchange;
+mod generator;
 mod latency;
+mod listening;
 mod load;
 mod model;
 mod process;
 mod procfs;
 mod protocol;
+mod question;
 mod scenario;
 mod server;
 mod syscalls;
 mod table;
+mod traffic;
+mod usage;
 
+pub mod chart;
 pub mod hold;
 pub mod matrix;
 pub mod measure;
+pub mod models;
+pub mod plan;
 pub mod poll_server;
 
 pub use connect::{ConnectError, Source, connect, connect_each};
 pub use exchange::{Exchange, ExchangeError};
-pub use latency::{Latency, LatencySummary};
+pub use generator::{
+    AddressError, Ask, Failures, HttpUrl, LoadError, LoadReport, LoadSpec, Login, MAX_CONNECTIONS,
+    MAX_ECHO_BYTES, MAX_IN_FLIGHT_BYTES, MAX_PIPELINE, Progress, Second, SpecError, resolve, run,
+};
+pub use latency::{Latency, LatencySummary, Percentiles};
+pub use listening::server_at;
 pub use load::{Load, LoadPlan, Outcome};
 pub use model::{Model, ModelError, Settings};
 pub use process::{ServerProcess, StartError, ready_line, refusal_line};
 pub use procfs::{KernelMemory, cpu_time, family, pollers, resident_bytes};
 pub use protocol::{Echo, Hello, Measured, Protocol, Sleep};
+pub use question::{Question, QuestionError};
 pub use scenario::{Scenario, ServiceKind};
 pub use server::Server;
 pub use syscalls::{CountError, CountingTool, SyscallCounter, SyscallCounts, UnknownTool};
+pub use tidegate_engine::Target;
+pub use usage::{Sampler, Snapshot, Usage};
+
+/// The median; between the two in the middle when there is an even number.
+pub(crate) fn middle(figures: &mut [f64]) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let high = *figures.get(figures.len() / 2)?;
+    let low = *figures.get((figures.len() - 1) / 2)?;
+    Some(f64::midpoint(low, high))
+}

@@ -280,16 +280,14 @@ impl Load {
         };
         let now = Instant::now();
         self.exchange.stamp(number(index), conn.batch);
-        let answers = self.exchange.answers();
-        let expected = if conn.waiting { answers.get(conn.got..conn.got + got) } else { None };
-        if expected != Some(&self.scratch[..got]) {
+        if !conn.waiting || !self.exchange.matches(conn.got, &self.scratch[..got]) {
             return Fate::Wrong;
         }
         let before = conn.got / self.exchange.answer_len();
         conn.got += got;
         let complete = conn.got / self.exchange.answer_len() - before;
         self.outcome.latency.record(now - conn.asked_at, complete as u64);
-        if conn.got == answers.len() {
+        if conn.got == self.exchange.answers().len() {
             if self.draining {
                 conn.waiting = false;
                 self.in_flight -= 1;

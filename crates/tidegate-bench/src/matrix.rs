@@ -10,14 +10,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::measure::{Sample, Subject, SyscallsPerRequest, Times, measure};
+use crate::models::chain;
 use crate::procfs::kernel_release;
 use crate::table::markdown;
-use crate::{LatencySummary, Model, Scenario, ServerProcess, pollers};
+use crate::{LatencySummary, Model, Scenario, ServerProcess, middle, pollers};
 
 /// What is run, and how long.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// The program whose command `serve` is the server; usually this one.
+    /// The program whose command `bench serve` is the server; usually this one.
     pub program: PathBuf,
     /// Which models, by name.
     pub models: Vec<String>,
@@ -163,7 +164,7 @@ impl Report {
 }
 
 fn once(matrix: &Matrix, scenario: &Scenario, model: &str, round: usize) -> Result<Sample, String> {
-    let mut arguments = vec!["serve".to_owned()];
+    let mut arguments = ["bench", "serve"].map(str::to_owned).to_vec();
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     option("model", model.to_owned());
     option("service", scenario.service.to_string());
@@ -184,21 +185,6 @@ fn once(matrix: &Matrix, scenario: &Scenario, model: &str, round: usize) -> Resu
 
 /// So that a server does not stop accepting just when all are there.
 const SPARE_CONNECTIONS: usize = 16;
-
-/// An error with all its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let further = error.to_string();
-        // Some errors show their source themselves.
-        if !text.ends_with(&further) {
-            text = format!("{text}: {further}");
-        }
-        cause = error.source();
-    }
-    text
-}
 
 fn median(samples: &[Sample]) -> Option<Median> {
     let of = |figure: fn(&Sample) -> f64| {
@@ -222,14 +208,6 @@ fn median(samples: &[Sample]) -> Option<Median> {
         syscalls: first.syscalls.clone(),
         untraced: first.untraced.clone(),
     })
-}
-
-/// The median; between the two in the middle when there is an even number.
-fn middle(figures: &mut [f64]) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    let high = *figures.get(figures.len() / 2)?;
-    let low = *figures.get((figures.len() - 1) / 2)?;
-    Some(f64::midpoint(low, high))
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ pub fn measure(subject: Subject, scenario: &Scenario, times: &Times) -> Result<S
     let cpu = cpu_time(subject.pid).map_err(MeasureError::Gone)?.saturating_sub(before);
     let resident_bytes = resident_bytes(subject.pid).map_err(MeasureError::Gone)?;
     let (mut wrong, mut lost) = (warmed.wrong + outcome.wrong, warmed.lost + outcome.lost);
-    let traced = if times.trace.is_zero() { None } else { Some(trace(subject.pid, &mut load, times)?) };
+    let traced = if times.trace.is_zero() { None } else { Some(trace(&[subject.pid], &mut load, times)?) };
     let (syscalls, untraced) = match traced {
         None => (None, None),
         Some(Err(error)) => (None, Some(error.to_string())),
@@ -137,16 +137,20 @@ pub fn measure(subject: Subject, scenario: &Scenario, times: &Times) -> Result<S
     })
 }
 
-struct Traced {
-    syscalls: SyscallsPerRequest,
-    wrong: u64,
-    lost: u64,
+pub(crate) struct Traced {
+    pub(crate) syscalls: SyscallsPerRequest,
+    pub(crate) wrong: u64,
+    pub(crate) lost: u64,
 }
 
 /// Counts from a moment when nothing is in flight to another, so that the calls are those of the answers and of no others.
-fn trace(pid: u32, load: &mut Load, times: &Times) -> Result<Result<Traced, CountError>, Errno> {
+pub(crate) fn trace(
+    pids: &[u32],
+    load: &mut Load,
+    times: &Times,
+) -> Result<Result<Traced, CountError>, Errno> {
     let before = load.drain(PATIENCE)?;
-    let counter = match SyscallCounter::attach(times.tool, pid) {
+    let counter = match SyscallCounter::attach(times.tool, pids) {
         Ok(counter) => counter,
         Err(error) => return Ok(Err(error)),
     };

@@ -27,6 +27,27 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(total)
 }
 
+/// What a thread has had of the processors, and what it would have liked to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThreadTime {
+    /// It ran.
+    pub(crate) on_cpu: Duration,
+    /// It could have run, and others did.
+    pub(crate) waiting: Duration,
+}
+
+/// What a thread of this process has had (`schedstat`, in nanoseconds).
+///
+/// # Errors
+///
+/// There is no such thread.
+pub(crate) fn thread_time(tid: i32) -> io::Result<ThreadTime> {
+    let text = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?;
+    let mut numbers = text.split_whitespace().map(|number| number.parse().map(Duration::from_nanos));
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or_default();
+    Ok(ThreadTime { on_cpu: next(), waiting: next() })
+}
+
 /// A process and all that descend from it, itself first.
 ///
 /// # Errors
@@ -59,6 +80,59 @@ pub fn family(root: u32) -> io::Result<Vec<u32>> {
 pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(parse_kib(&text, "VmRSS").unwrap_or(0))
+}
+
+/// The memory of a process: its share of what it has in common with others (`Pss`) where the kernel tells, or else all that is
+/// resident.
+///
+/// # Errors
+///
+/// There is no such process.
+pub(crate) fn memory_bytes(pid: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+    rollup.and_then(|text| parse_kib(&text, "Pss")).map_or_else(|| resident_bytes(pid), Ok)
+}
+
+/// How many descriptors a process has open.
+///
+/// # Errors
+///
+/// There is no such process, or it is somebody else's.
+pub(crate) fn descriptors(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/fd");
+    // Since Linux 6.2 the size of the folder is their number; before it was 0.
+    match fs::metadata(&path)?.len() {
+        0 => Ok(fs::read_dir(path)?.count() as u64),
+        count => Ok(count),
+    }
+}
+
+/// How many threads a process has.
+///
+/// # Errors
+///
+/// There is no such process.
+pub(crate) fn threads(pid: u32) -> io::Result<u64> {
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count() as u64)
+}
+
+/// How often the threads of a process have gone to sleep of their own accord, and so were woken.
+///
+/// # Errors
+///
+/// There is no such process.
+pub(crate) fn sleeps(pid: u32) -> io::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Ok(text) = fs::read_to_string(task?.path().join("status")) else { continue };
+        sum += parse_number(&text, "voluntary_ctxt_switches").unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+/// The parent of a process, if there is such a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    parse_parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The kinds of poller that a process has open, as `[eventpoll]` and `[io_uring]`.
@@ -126,10 +200,15 @@ fn parse_parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// `KEY:   NUMBER`
+fn parse_number(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// `KEY:   NUMBER kB`, in bytes.
 fn parse_kib(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+    parse_number(text, key)?.checked_mul(1024)
 }
 
 /// `TCP: inuse NUMBER …`
@@ -171,6 +250,9 @@ mod tests {
         let pid = std::process::id();
         assert!(cpu_time(pid).unwrap() > Duration::ZERO);
         assert!(resident_bytes(pid).unwrap() > 1 << 16);
+        assert!(memory_bytes(pid).unwrap() > 1 << 16);
+        assert!(descriptors(pid).unwrap() >= 3 && threads(pid).unwrap() >= 1 && sleeps(pid).is_ok());
+        assert_eq!(parent(pid), Some(std::os::unix::process::parent_id()));
         assert_eq!(family(pid).unwrap()[0], pid);
         assert!(KernelMemory::now().unwrap().available > 0);
         assert!(!local_ports().unwrap().is_empty());

@@ -11,6 +11,7 @@ use tidegate::config::{Name, parse_duration};
 use tidegate::log::{Levels, Severity};
 
 use crate::allocator::LONG_VERSION;
+use crate::bench::BenchArgs;
 
 /// Long-lived connections, served and not dropped: a web server, a message gateway and their log in one program.
 ///
@@ -158,9 +159,14 @@ pub(crate) enum CommandArgs {
     /// Sends requests to a message gateway
     #[command(subcommand)]
     Msg(MsgArgs),
+    /// Tells round trips, losses and response times from a capture file (pcap or pcapng)
+    Latency(LatencyArgs),
     /// Reads the log
     #[command(subcommand)]
     Log(LogArgs),
+    /// Measures servers: this one in every combination that works, or any other
+    #[command(subcommand)]
+    Bench(BenchArgs),
 }
 
 /// For orders that may take long.
@@ -233,6 +239,36 @@ pub(crate) struct LoginArgs {
     /// The password, at most 40 bytes; without it one line is read from standard input
     #[arg(long)]
     pub(crate) password: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LatencyArgs {
+    /// What tcpdump -w or dumpcap -w has written
+    pub(crate) file: PathBuf,
+    /// Only connections to this port, which is then known to be the server's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// What the data is read as: auto goes by the first bytes of each client, none does not look at data
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = ProtocolArg::Auto)]
+    pub(crate) protocol: ProtocolArg,
+    /// How many connections are listed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) connections: usize,
+    /// Draws the round trips over time into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What the data of a capture is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProtocolArg {
+    Auto,
+    Http,
+    Frame,
+    None,
 }
 
 #[derive(Debug, Subcommand)]
@@ -325,6 +361,7 @@ mod tests {
             &["loglevel", "tidegate_engine=trace"],
             &["connections", "--after", "1.0.0.12.3", "--limit", "5", "--all"],
             &["drain", "0", "--timeout", "5m"],
+            &["latency", "a.pcap", "--port", "80", "--protocol", "http", "--svg", "a.svg", "--json"],
         ] {
             assert!(Args::try_parse_from([&["tidegate"], good].concat()).is_ok(), "{good:?}");
         }
@@ -344,6 +381,9 @@ mod tests {
             &["connections", "--limit", "1001"],
             &["drain", "-1"],
             &["reload", "--timeout", "0s"],
+            &["latency"],
+            &["latency", "a.pcap", "--port", "0"],
+            &["latency", "a.pcap", "--protocol", "smtp"],
         ] {
             let error = Args::try_parse_from([&["tidegate"], bad].concat()).unwrap_err();
             assert!(error.use_stderr(), "{bad:?}");

@@ -5,11 +5,17 @@
 use std::time::Duration;
 
 use tidegate::config::LoadOptions;
+use tidegate_capture::ProtocolChoice;
 
-use crate::args::{Args, CommandArgs, ConfigArgs, LogArgs, LoginArgs, MsgArgs, TargetArgs, WhoseArgs};
+use crate::args::{
+    Args, CommandArgs, ConfigArgs, LatencyArgs, LogArgs, LoginArgs, MsgArgs, ProtocolArg, TargetArgs,
+    WhoseArgs,
+};
+use crate::bench::{self, BenchArgs};
 use crate::connections::{self, Listing};
 use crate::control::{self, StopKind};
 use crate::failure::Failure;
+use crate::latency::{self, Study};
 use crate::log_tail::{self, Tailing};
 use crate::msg::{self, Ask, Login, Message};
 use crate::orders::{self, Order, Whose};
@@ -35,8 +41,10 @@ enum Command {
     Check(Form),
     Config(Form),
     Message(Message),
+    Latency(Study),
     LogTail(Tailing),
     Start,
+    Bench(Box<BenchArgs>),
 }
 
 impl Request {
@@ -65,8 +73,10 @@ impl Request {
             Command::Check(form) => configuration::check(options, form),
             Command::Config(form) => configuration::show(options, form),
             Command::Message(message) => msg::send(&message),
+            Command::Latency(study) => latency::tell(&study),
             Command::LogTail(tailing) => log_tail::tail(options, tailing),
             Command::Start => run::start(options),
+            Command::Bench(bench) => bench::carry_out(*bench),
         }
     }
 }
@@ -97,6 +107,8 @@ impl Command {
             CommandArgs::Check { config, json } => (config, Self::Check(Form::of(json))),
             CommandArgs::Config { config, json } => (config, Self::Config(Form::of(json))),
             CommandArgs::Msg(typed) => (ConfigArgs::default(), Self::Message(message(typed))),
+            CommandArgs::Latency(typed) => (ConfigArgs::default(), Self::Latency(study(typed))),
+            CommandArgs::Bench(typed) => (ConfigArgs::default(), Self::Bench(Box::new(typed))),
             CommandArgs::Log(LogArgs::Tail { config, follow, lines, level, json }) => {
                 let options = tidegate::log::TailOptions { lines, least: level, follow };
                 (config, Self::LogTail(Tailing { options, form: Form::of(json) }))
@@ -119,6 +131,17 @@ fn whose(typed: WhoseArgs) -> Whose {
         (Some(name), _) => Whose::Listener(name),
         (None, number) => Whose::Worker(number.unwrap_or_default()),
     }
+}
+
+fn study(typed: LatencyArgs) -> Study {
+    let protocol = match typed.protocol {
+        ProtocolArg::Auto => ProtocolChoice::Auto,
+        ProtocolArg::Http => ProtocolChoice::Http,
+        ProtocolArg::Frame => ProtocolChoice::Frame,
+        ProtocolArg::None => ProtocolChoice::None,
+    };
+    let options = tidegate_capture::Options { port: typed.port, protocol, listed: typed.connections };
+    Study { file: typed.file, options, svg: typed.svg, form: Form::of(typed.json) }
 }
 
 fn message(typed: MsgArgs) -> Message {

@@ -8,12 +8,15 @@
 mod allocator;
 mod args;
 mod ask;
+mod bench;
 mod command;
 mod configuration;
 mod connections;
 mod control;
 mod failure;
 mod human;
+mod latency;
+mod latency_table;
 mod log_tail;
 mod msg;
 mod orders;

@@ -102,9 +102,9 @@ impl Drop for Members {
     }
 }
 
-/// A plan as the arguments of `hold-member`.
+/// A plan as the arguments of `bench hold-member`.
 fn arguments(plan: &MemberPlan) -> Vec<String> {
-    let mut arguments = vec!["hold-member".to_owned()];
+    let mut arguments = ["bench", "hold-member"].map(str::to_owned).to_vec();
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     for target in &plan.targets {
         option("to", target.to_string());

@@ -31,7 +31,7 @@ use members::Members;
 /// What is held, and for how long.
 #[derive(Clone, Debug)]
 pub struct HoldPlan {
-    /// The program whose command `hold-member` is a member; usually this one.
+    /// The program whose command `bench hold-member` is a member; usually this one.
     pub program: PathBuf,
     /// Where to connect to, in turn.
     pub targets: Vec<SocketAddr>,

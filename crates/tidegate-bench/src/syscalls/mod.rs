@@ -119,14 +119,15 @@ enum Inner {
 }
 
 impl SyscallCounter {
-    /// Attaches to all threads of a process, and to those it starts later.
+    /// Attaches to all threads of some processes, and to those they start later.
     ///
     /// # Errors
     ///
     /// The tool is not there, or may not look at the process.
-    pub fn attach(tool: CountingTool, pid: u32) -> Result<Self, CountError> {
-        let perf = || Perf::attach(pid).map(|perf| Self(Inner::Perf(perf)));
-        let strace = || Strace::attach(pid).map(|strace| Self(Inner::Strace(strace)));
+    pub fn attach(tool: CountingTool, pids: &[u32]) -> Result<Self, CountError> {
+        let pids = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let perf = || Perf::attach(&pids).map(|perf| Self(Inner::Perf(perf)));
+        let strace = || Strace::attach(&pids).map(|strace| Self(Inner::Strace(strace)));
         match tool {
             CountingTool::Perf => perf(),
             CountingTool::Strace => strace(),
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_process_that_is_not_there_is_an_error_with_a_reason() {
         // Beyond the kernel's highest pid (PID_MAX_LIMIT, 2^22).
-        let error = SyscallCounter::attach(CountingTool::Auto, 5_000_000).unwrap_err();
+        let error = SyscallCounter::attach(CountingTool::Auto, &[5_000_000]).unwrap_err();
         let CountError::Neither(perf, strace) = error else { panic!("{error}") };
         assert!(perf.to_string().starts_with("perf "), "{perf}");
         assert!(strace.to_string().starts_with("strace "), "{strace}");

@@ -40,7 +40,7 @@ pub(super) struct Perf {
 }
 
 impl Perf {
-    pub(super) fn attach(pid: u32) -> Result<Self, CountError> {
+    pub(super) fn attach(pids: &str) -> Result<Self, CountError> {
         let run = |source: io::Error| CountError::Run { tool: TOOL, source };
         let (orders, give_orders) = pipe().map_err(run)?;
         let (hear_answers, answers) = pipe().map_err(run)?;
@@ -62,7 +62,7 @@ impl Perf {
             "-e",
             &format!("{ALL_CALLS}{events}"),
         ]);
-        command.args(["-p", &pid.to_string()]).env("LC_ALL", "C");
+        command.args(["-p", pids]).env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(run)?;
         let stderr = child.stderr.take();

@@ -15,9 +15,9 @@ pub(super) struct Strace {
 }
 
 impl Strace {
-    pub(super) fn attach(pid: u32) -> Result<Self, CountError> {
+    pub(super) fn attach(pids: &str) -> Result<Self, CountError> {
         let mut command = Command::new("strace");
-        command.args(["-c", "-f", "-p", &pid.to_string()]).env("LC_ALL", "C");
+        command.args(["-c", "-f", "-p", pids]).env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| CountError::Run { tool: TOOL, source })?;
         let stderr = child.stderr.take();

@@ -7,6 +7,8 @@
 )]
 
 mod acceptor;
+mod bench;
+mod bench_load;
 mod config;
 mod control;
 mod daemon;
@@ -14,8 +16,10 @@ mod death;
 mod docs;
 mod ends;
 mod http;
+mod latency;
 mod log;
 mod msg;
+mod network;
 mod operator;
 mod options;
 mod overload;
@@ -28,6 +32,7 @@ mod stop;
 mod support;
 mod systemd;
 mod threads;
+mod tshark;
 mod upgrade;
 mod usage;
 mod user;

@@ -50,6 +50,7 @@ fn help_and_version_are_no_failures() {
         "config",
         "msg",
         "log",
+        "bench",
         "Exit codes: 0 ",
     ] {
         assert!(stdout(&help).contains(part), "{part}");

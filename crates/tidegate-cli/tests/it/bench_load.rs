@@ -1,0 +1,82 @@
+//! `tidegate bench echo|http|msg`: the load generator through the binary, against this server and against nobody.
+
+use std::net::TcpListener;
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+use crate::support::{Server, Setup, stderr, stdout, tidegate_in};
+
+const SHORT: [&str; 4] = ["--duration", "300ms", "--warmup", "50ms"];
+
+fn bench(server: &Server, args: &[&str]) -> Output {
+    server.tidegate(&[&["bench"], args, &SHORT].concat())
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(stdout(output)).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn a_web_server_is_loaded_and_the_report_adds_up() {
+    let dir = tempdir().unwrap();
+    let server = Setup::new(&dir).start();
+    let url = format!("http://{}/", server.address("web"));
+    let table = bench(&server, &["http", "--to", &url, "--connections", "5", "--threads", "2"]);
+    assert!(table.status.success(), "{table:?}");
+    let text = stdout(&table);
+    assert!(text.starts_with("http to 127.0.0.1:") && text.contains("5 connections"), "{text}");
+    for word in ["requests", "failed", "P99.99", "latency", "client: its 2 threads"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    // No terminal, so no progress.
+    assert_eq!(stderr(&table), "");
+    let picture = dir.path().join("latency.svg");
+    let svg = picture.display().to_string();
+    let told = json(&bench(&server, &["http", "--to", &url, "--json", "--svg", &svg]));
+    assert!(told["requests"].as_u64().unwrap() > 0, "{told}");
+    assert!(told["latency"]["p99_99_us"].as_f64().unwrap() >= told["latency"]["p50_us"].as_f64().unwrap());
+    assert_eq!((&told["failures"]["wrong"], &told["wanted_rate"]), (&Value::from(0), &Value::Null));
+    assert!(std::fs::read_to_string(picture).unwrap().starts_with("<svg"));
+    let missing = bench(&server, &["http", "--to", &url, "--path", "/no/such/page"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stdout(&missing).contains("an answer with status 404"), "{missing:?}");
+}
+
+#[test]
+fn a_gateway_is_loaded_at_a_constant_rate() {
+    let dir = tempdir().unwrap();
+    let server = Setup::new(&dir).start();
+    let to = server.address("gateway").to_string();
+    let output = bench(&server, &["msg", "--to", &to, "--rate", "1000", "--connections", "4", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let told = json(&output);
+    let due = told["requests"].as_u64().unwrap() + told["unsent"].as_u64().unwrap();
+    assert!(due.abs_diff(300) <= 1, "{told}");
+    assert!(told["lateness"].is_object(), "{told}");
+}
+
+#[test]
+fn what_cannot_be_run_says_what_and_where() {
+    let dir = tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    for (args, text) in [
+        (&["echo", "--to", &address][..], &*format!("connect to {address}: Connection refused")),
+        (&["echo", "--to", "127.0.0.1"], "\"127.0.0.1\" is no address: a port is missing"),
+        (&["echo", "--to", &address, "--size", "0"], "the size of a message must be 1 to 1048576, not 0"),
+        (&["http", "--to", "https://127.0.0.1/"], "only the scheme http can be loaded"),
+        (&["http", "--to", &address, "--path", "x"], "it does not begin with a slash"),
+        (&["msg", "--to", &address, "--code", "6"], "a user and a password are needed"),
+        (&["msg", "--to", &address, "--user", "u", "--password-file", "/nowhere"], "password file /nowhere"),
+    ] {
+        let output = tidegate_in(dir.path(), [&["bench"], args].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(stderr(&output).contains(text) && stdout(&output).is_empty(), "{args:?}: {output:?}");
+    }
+    let usage = tidegate_in(dir.path(), ["bench", "echo"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
