@@ -33,6 +33,7 @@ use crate::shared_loop::{Kind, SharedLoop};
 use crate::sites::{Plan, Sites, Source};
 use crate::socket::Sockets;
 use crate::spares::Spares;
+use crate::stepped_loop::SteppedLoop;
 use crate::table::Table;
 use crate::{CounterDef, Service, TimerKind, UpstreamConfig};
 
@@ -298,27 +299,42 @@ impl LoopBuilder {
             );
         }
         let threads = self.threads.clone();
-        let (event_loop, handle) = self.build_on(Epoll::lending()?)?;
+        let (event_loop, handle) = self.assemble(Epoll::lending()?)?;
         let shared = SharedLoop::new(event_loop, kind, threads);
         Ok((EventLoop(Model::Shared(Box::new(shared))), handle))
+    }
+
+    /// Makes a loop over a reactor of the caller's own, which drives it step by step: the seam for other kernels'
+    /// interfaces, and for simulated ones. [`EngineConfig::backend`] and [`EngineConfig::trigger`] have no meaning then.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build); also when the configuration asks for a dispatch whose threads receive by themselves,
+    /// which a reactor has to [lend](Reactor::lend) its connections for.
+    pub fn build_on<R: Reactor>(self, reactor: R) -> Result<(SteppedLoop<R>, LoopHandle), BoxError> {
+        if !matches!(self.config.dispatch, Dispatch::Inline | Dispatch::Pool) {
+            return Err("a loop that is driven step by step handles messages inline or in a pool".into());
+        }
+        let (event_loop, handle) = self.assemble(reactor)?;
+        Ok((SteppedLoop::new(event_loop), handle))
     }
 
     /// A loop that one thread drives.
     fn build_single(self) -> Result<(EventLoop, LoopHandle), BoxError> {
         match self.config.backend.choose() {
             Some(reactor) => {
-                let (event_loop, handle) = self.build_on(reactor)?;
+                let (event_loop, handle) = self.assemble(reactor)?;
                 Ok((EventLoop(Model::Uring(Box::new(event_loop))), handle))
             }
             None => {
                 let reactor = Epoll::new(self.config.trigger)?;
-                let (event_loop, handle) = self.build_on(reactor)?;
+                let (event_loop, handle) = self.assemble(reactor)?;
                 Ok((EventLoop(Model::Epoll(Box::new(event_loop))), handle))
             }
         }
     }
 
-    fn build_on<R: Reactor>(self, mut reactor: R) -> Result<(Loop<R>, LoopHandle), BoxError> {
+    fn assemble<R: Reactor>(self, mut reactor: R) -> Result<(Loop<R>, LoopHandle), BoxError> {
         let count = self.listeners.len() + self.clients.len();
         let metrics = self.metrics.unwrap_or_else(|| Metrics::on_heap(count).process(0));
         let plans = self.listeners.into_iter().chain(self.clients).collect();

@@ -38,6 +38,7 @@ mod shared_loop;
 mod sites;
 mod socket;
 mod spares;
+mod stepped_loop;
 mod table;
 mod upstream;
 mod visit;
@@ -57,11 +58,12 @@ pub use metrics::{
     ProcessWord, RunningCallback, TurnHistogram, Words,
 };
 pub use model::EventLoop;
-pub use pool::{HandlerPool, PoolConfig};
+pub use pool::{HandlerPool, HandlerSteps, PoolConfig, QueuedMessage};
 pub use reason::Reason;
 pub use receiver::{Receiver, ReceiverBuilder, ReceiverHandle};
 pub use service::{Closed, CounterDef, Decoded, Flow, Limits, Peer, Phase, Refusal, Service, TimerToken};
 pub use socket::{Socket, Sockets};
+pub use stepped_loop::{Step, SteppedLoop};
 pub use tidegate_reactor::{BadTarget, End, Epoll, Errno, PeerAddress, Target, Trigger, Uring};
 pub use tidegate_sys::fd_channel::{FdChannel, Received, check_connection};
 pub use tidegate_timer::{Instant, Kind as TimerKind};

@@ -99,6 +99,16 @@ pub(crate) enum Refused {
 }
 
 impl HandlerPool {
+    /// A pool without threads, whose messages are handled when whoever has the [`HandlerSteps`] says so: the seam for
+    /// another executor, and for a simulated one. Of the configuration only the queue is asked for.
+    #[must_use]
+    pub fn stepped(config: &PoolConfig) -> (Self, HandlerSteps) {
+        let (jobs, queue) = crossbeam_channel::bounded(config.queue.max(1));
+        let pool = Self { handle: PoolHandle { jobs, shared: Shared::new(&queue) }, threads: Vec::new() };
+        let shared = Arc::clone(&pool.handle.shared);
+        (pool, HandlerSteps { queue, shared })
+    }
+
     /// Starts the threads.
     ///
     /// # Errors
@@ -106,12 +116,7 @@ impl HandlerPool {
     /// The kernel's, when it has no memory or no permission for a thread; those already started are stopped.
     pub fn start(config: &PoolConfig) -> io::Result<Self> {
         let (jobs, queue) = crossbeam_channel::bounded(config.queue.max(1));
-        let shared = Arc::new(Shared {
-            stopped: AtomicBool::new(false),
-            any_waits: AtomicBool::new(false),
-            waiting: Mutex::default(),
-            queue: Mutex::new(Some(queue.clone())),
-        });
+        let shared = Shared::new(&queue);
         let mut pool = Self { handle: PoolHandle { jobs, shared }, threads: Vec::new() };
         for number in 0..config.threads.max(1) {
             let (queue, shared) = (queue.clone(), Arc::clone(&pool.handle.shared));
@@ -165,14 +170,57 @@ impl Drop for HandlerPool {
 
 fn serve(queue: &Receiver<Order>, shared: &Shared) {
     while let Ok(Order::Handle(job)) = queue.recv() {
-        if shared.any_waits.load(Ordering::Acquire) {
-            shared.wake_waiting();
-        }
+        shared.made_room();
         job.run();
     }
 }
 
+/// The other side of a [stepped](HandlerPool::stepped) pool's queue. To be dropped when the pool is stopped: what is still
+/// in the queue then goes home unhandled.
+#[derive(Debug)]
+pub struct HandlerSteps {
+    queue: Receiver<Order>,
+    shared: Arc<Shared>,
+}
+
+/// A message that was taken from the queue of a pool. Dropped unhandled it goes home all the same, and its connection is
+/// closed with [`Reason::STOPPED`](crate::Reason::STOPPED).
+#[derive(Debug)]
+pub struct QueuedMessage(Box<Job>);
+
+impl HandlerSteps {
+    /// Takes the next message from the queue, as a thread of the pool that has nothing to do.
+    pub fn take(&mut self) -> Option<QueuedMessage> {
+        let Ok(Order::Handle(job)) = self.queue.try_recv() else { return None };
+        self.shared.made_room();
+        Some(QueuedMessage(job))
+    }
+}
+
+impl QueuedMessage {
+    /// Calls the handler, and sends the session home.
+    pub fn handle(self) {
+        self.0.run();
+    }
+}
+
 impl Shared {
+    fn new(queue: &Receiver<Order>) -> Arc<Self> {
+        Arc::new(Self {
+            stopped: AtomicBool::new(false),
+            any_waits: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            queue: Mutex::new(Some(queue.clone())),
+        })
+    }
+
+    /// A message was taken from the queue.
+    fn made_room(&self) {
+        if self.any_waits.load(Ordering::Acquire) {
+            self.wake_waiting();
+        }
+    }
+
     fn wake_waiting(&self) {
         let waiting = {
             let mut waiting = lock(&self.waiting);

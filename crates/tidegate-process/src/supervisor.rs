@@ -63,8 +63,6 @@ mod watch;
 mod words;
 
 #[cfg(test)]
-mod schedules;
-#[cfg(test)]
 mod tests;
 
 use std::cmp::Reverse;

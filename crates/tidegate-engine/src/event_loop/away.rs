@@ -148,6 +148,7 @@ impl<R: Reactor> Loop<R> {
         let token = job.errand.who.id;
         let (handled, flow) = (job.handled, job.flow);
         let absence = self.come_home(&mut job.errand, u64::from(handled));
+        self.keep_promise(token, job.errand.queued.weight);
         self.put_aside(job);
         match absence {
             Some(absence) => self.catch_up(token, *absence, |this| this.apply(token, flow)),
@@ -155,6 +156,15 @@ impl<R: Reactor> Loop<R> {
         }
         self.pump(token);
         self.tell_eof(token);
+    }
+
+    /// A handler that went over the high-water mark with what waited when its message left counts on `on_drained`, even
+    /// when the peer has taken that in the meantime.
+    fn keep_promise(&mut self, token: Token, waited: usize) {
+        let weight = waited + self.turn.record.weight();
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let high_water = self.sites[usize::from(conn.site)].limits.high_water_bytes;
+        conn.over_water |= weight > high_water && !self.turn.record.sends_nothing();
     }
 
     /// Puts a session back in its place, and does what its callbacks asked for but sending. Answers what happened while

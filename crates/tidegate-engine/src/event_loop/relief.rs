@@ -131,6 +131,12 @@ impl<R: Reactor> Loop<R> {
         self.memory.inputs + self.memory.idle + self.spares.bytes() + blocks * pool.block_bytes()
     }
 
+    /// What connections hold, and nothing that is only kept.
+    pub(crate) fn bytes_of_connections(&self) -> usize {
+        let pool = &self.turn.pool;
+        self.memory.inputs + pool.blocks_in_use() * pool.block_bytes()
+    }
+
     /// Enters the memory that a connection's input takes. False when there was no room for it, and it was closed.
     pub(super) fn weigh(&mut self, token: Token) -> bool {
         let Some(conn) = self.conns.get_mut(token) else { return false };

@@ -1,17 +1,20 @@
 //! What must hold: of each order when it is given, of each turn, and of the time that it all takes.
 
-use tidegate_timer::Instant;
+use tidegate_engine::Instant;
+use tidegate_process::Role;
+use tidegate_process::supervisor::{
+    ChildId, Measure, Operation, Order, Outcome, Report, Slot, State, StopKind, Why,
+};
 
 use super::children::Process;
-use super::secs;
 use super::world::{Standing, World};
-use crate::role::Role;
-use crate::supervisor::{ChildId, Measure, Operation, Order, Outcome, Report, Slot, State, StopKind, Why};
+use super::{secs, slot_of};
 
 impl World {
     pub(super) fn carry_out(&mut self) {
         while let Some(order) = self.poll_order() {
             assert!(!self.finished, "{order:?} after the end");
+            self.say(|| format!("order: {order:?}"));
             self.check(order);
             self.obey(order);
         }
@@ -47,7 +50,7 @@ impl World {
                 assert_eq!(self.supervisor.operation(), Some(Operation::Upgrade));
                 assert_eq!(self.is_new_image, order == Order::Revert);
                 assert!(self.has_passed || order == Order::Revert, "by a binary that did not pass");
-                assert!(self.supervisor.orders.is_empty(), "what is left would be lost");
+                assert_eq!(self.poll_order(), None, "what is left would be lost");
             }
             Order::Done { operation, outcome } => self.check_done(operation, outcome),
             Order::AnnounceReady => {
@@ -82,7 +85,7 @@ impl World {
         assert!(self.stopping.is_none(), "spawned in a stop");
         assert!(!self.processes.contains_key(&child), "two processes of one child");
         assert!(!self.spawning.contains(&child), "spawned twice");
-        let slot = self.supervisor.child(child).unwrap();
+        let slot = self.supervisor.child(child).expect(KNOWN);
         assert!(!slot.is_retired && !self.may_end.contains(&child), "spawned and retired");
         match self.generations.get(&slot.generation) {
             None => assert!(slot.generation == 0, "of a generation that is not known"),
@@ -144,7 +147,7 @@ impl World {
         if measure == Measure::Quit && is_worker && is_retired && !is_fast {
             let is_fed = self.processes.values().any(is_last)
                 || self.spawning.iter().any(|id| {
-                    let slot = self.supervisor.child(*id).unwrap();
+                    let slot = self.supervisor.child(*id).expect(KNOWN);
                     slot.role == Role::Acceptor && slot.generation == process.generation
                 });
             assert!(!is_fed, "told to quit before its acceptor has ended");
@@ -159,12 +162,13 @@ impl World {
 
     fn check_cover(&mut self, absent: ChildId, slot: u32, by: ChildId) {
         assert!(self.stopping.is_none() && absent != by);
-        let absent = self.supervisor.child(absent).unwrap();
+        let absent = self.supervisor.child(absent).expect(KNOWN);
         assert_eq!(absent.role, Role::Worker(slot));
         if absent.is_retired {
             self.seen.at("left to a neighbour");
             let generation = absent.generation;
-            assert!(self.supervisor.hands_over(generation), "nothing is left by an acceptor");
+            let hands_over = self.crews.get(&generation).is_some_and(|crew| crew.acceptor);
+            assert!(hands_over, "nothing is left by an acceptor");
             let process = self.process(by);
             assert_eq!(process.generation, generation);
             assert!(matches!(process.role, Role::Worker(_)) && process.told.is_none());
@@ -187,8 +191,8 @@ impl World {
         assert!(self.stopping.is_none() && self.announced);
         let is_there = |standing: &&Standing| **standing != Standing::Forgotten;
         let live = self.generations.values().filter(is_there).count() + 1;
-        let most = usize::try_from(self.limits.max_generations.max(2)).unwrap();
-        assert!(live <= most, "{live} generations, {:?}", self.generations);
+        let most = self.limits.max_generations.max(2);
+        assert!(live as u64 <= u64::from(most), "{live} generations, {:?}", self.generations);
         assert_eq!(self.generations.last_key_value().map(|(number, _)| number + 1), Some(generation));
         self.generations.insert(generation, Standing::Preparing);
         assert!(self.supervisor.operation() != Some(Operation::Upgrade) || self.is_new_image);
@@ -201,7 +205,7 @@ impl World {
         };
         let of = self.processes.values().filter(|process| process.generation == generation);
         let serving = of.filter(|process| process.ready_at.is_some() && process.told.is_none()).count();
-        assert_eq!(serving, usize::try_from(crew.workers).unwrap() + usize::from(crew.acceptor));
+        assert_eq!(serving as u64, u64::from(crew.workers) + u64::from(crew.acceptor));
         let before = std::mem::replace(&mut self.current, generation);
         self.generations.insert(before, Standing::Retired);
         self.is_retired = false;
@@ -310,7 +314,8 @@ impl World {
             }
             Report::Hung { child, .. } => {
                 self.seen.at("hung");
-                let due = self.process(child).pinged_at.unwrap() + self.limits.hang_timeout.unwrap();
+                let limit = self.limits.hang_timeout.expect("a limit, since there is no hanging without");
+                let due = self.process(child).pinged_at.expect("a ping that waits") + limit;
                 assert!(!self.has_unread(child, due), "it has answered in time");
                 self.may_end_once(child);
             }
@@ -384,7 +389,7 @@ impl World {
             .filter(|(id, slot)| is_owner(*id, slot))
             .filter_map(|(id, slot)| {
                 let had_its_turn = self.announced || slot.restarts > 0 || slot.ready_at.is_some();
-                Some((id, slot.role.slot()?, serves(id, slot), had_its_turn))
+                Some((id, slot_of(slot.role)?, serves(id, slot), had_its_turn))
             })
             .collect();
         let mut is_bare = false;
@@ -446,6 +451,9 @@ impl World {
         }
     }
 }
+
+/// Why a child that an order names is there.
+const KNOWN: &str = "orders are about children that are known";
 
 pub(super) fn name(operation: Operation) -> &'static str {
     match operation {

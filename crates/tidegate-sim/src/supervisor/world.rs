@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tidegate_process::Role;
+use tidegate_process::supervisor::{
+    ChildId, Crew, Event, Limits, Measure, Operation, Order, StopKind, Supervisor, Thawed,
+};
 use tidegate_sys::signal::Signal;
 use tidegate_timer::Instant;
 
 use super::children::{Doing, Process};
-use super::{Random, Seen, millis, secs};
-use crate::role::Role;
-use crate::supervisor::{
-    ChildId, Crew, Event, Limits, Measure, Operation, Order, StopKind, Supervisor, Thawed,
-};
+use super::{Schedule, millis, secs, slot_of};
+use crate::random::Random;
+use crate::{Outcome, Seen};
 
 /// More events than any schedule needs: a livelock fails instead of hanging.
 const MAX_EVENTS: usize = 40_000;
@@ -59,6 +61,14 @@ pub(super) struct World {
     pub(super) workers_gone: bool,
     pub(super) finished: bool,
     pub(super) seen: Seen,
+    /// What each generation is to consist of.
+    pub(super) crews: BTreeMap<u32, Crew>,
+    /// How much is planned.
+    pub(super) planned: usize,
+    /// What is left out of it, by its place there.
+    left_out: BTreeSet<usize>,
+    /// Lines of the trace, when one is written.
+    trace: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +96,8 @@ pub(super) enum Coming {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+    pub(super) fn new(schedule: &Schedule, traced: bool) -> Self {
+        let mut random = Random::new(schedule.seed);
         let limits = Limits {
             drain_timeout: random.one_of(&[None, None, Some(secs(4))]),
             max_generations: random.one_of(&[1, 2, 3, 8]),
@@ -97,8 +107,8 @@ impl World {
         };
         let crew = Self::crew(&mut random);
         let log_server = random.chance(90).then_some(Role::LogServer);
-        let processes = random.below(2);
-        let processes = (0..processes).map(|index| Role::Process(u32::try_from(index).unwrap()));
+        let processes = u8::from(random.chance(50));
+        let processes = (0..processes).map(|index| Role::Process(u32::from(index)));
         let supervisor = Supervisor::new(log_server.into_iter().chain(processes), crew, limits);
         let mut world = Self {
             supervisor,
@@ -131,18 +141,37 @@ impl World {
             workers_gone: false,
             finished: false,
             seen: Seen::default(),
+            crews: BTreeMap::from([(1, crew)]),
+            planned: 0,
+            left_out: schedule.left_out.clone(),
+            trace: traced.then(Vec::new),
         };
+        world.trouble = world.trouble.min(schedule.most_trouble);
         world.plan();
         world
     }
 
-    pub(super) fn run(mut self) -> Self {
+    /// A line of the trace.
+    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let us = self.now.as_nanos() / 1000;
+            trace.push(format!("{:>9}.{:03} ms  {}", us / 1000, us % 1000, line()));
+        }
+    }
+
+    /// What came of it; `violation` is the panic of the check that failed.
+    pub(super) fn outcome(&mut self, violation: Option<String>) -> Outcome {
+        let trace = self.trace.take().unwrap_or_default();
+        Outcome { violation, trace, seen: std::mem::take(&mut self.seen) }
+    }
+
+    pub(super) fn run(&mut self) {
         self.handle(Event::Start);
         self.carry_out();
         for _ in 0..MAX_EVENTS {
             if self.finished {
                 assert_eq!(self.supervisor.poll_timeout(), None);
-                return self;
+                return;
             }
             self.step();
             self.carry_out();
@@ -217,14 +246,14 @@ impl World {
         let longest_ms = self.random.one_of(&[20, 2_000, 20_000, 60_000, 90_000]);
         let stop = self.random.one_of(&[Signal::TERM, Signal::INT, Signal::QUIT, Signal::QUIT]);
         let stops_at = self.random.below(longest_ms);
-        self.at(self.now + millis(stops_at), Coming::Signal(stop));
+        let mut planned = Vec::new();
         for _ in 0..self.random.below(4) {
             let after = stops_at.saturating_sub(self.random.below(300));
             let signal = self.random.one_of(&[Signal::HUP, Signal::USR2]);
-            self.at(self.now + millis(after), Coming::Signal(signal));
+            planned.push((millis(after), Coming::Signal(signal)));
         }
         if self.random.chance(30) {
-            self.later(longest_ms * 2, Coming::Signal(Signal::TERM));
+            planned.push((self.within(longest_ms * 2), Coming::Signal(Signal::TERM)));
         }
         for _ in 0..self.random.below(50) {
             let what = match self.random.below(32) {
@@ -237,15 +266,27 @@ impl World {
                 26..=29 => Coming::Resume,
                 _ => Coming::HeldUp,
             };
-            self.later(longest_ms, what);
+            planned.push((self.within(longest_ms), what));
         }
         if self.random.chance(10) {
             let at = self.random.below(longest_ms);
             for _ in 0..100 {
                 let after = at + self.random.below(5);
-                self.at(self.now + millis(after), Coming::Signal(Signal::HUP));
+                planned.push((millis(after), Coming::Signal(Signal::HUP)));
             }
         }
+        self.planned = planned.len();
+        for (place, (after, what)) in planned.into_iter().enumerate() {
+            if !self.left_out.contains(&place) {
+                self.at(self.now + after, what);
+            }
+        }
+        // Without it there is no end.
+        self.at(self.now + millis(stops_at), Coming::Signal(stop));
+    }
+
+    fn within(&mut self, longest_ms: u64) -> Duration {
+        Duration::from_micros(self.random.below(longest_ms * 1000))
     }
 
     fn step(&mut self) {
@@ -268,6 +309,7 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
+        self.say(|| format!("event: {event:?}"));
         self.note_request(event);
         self.supervisor.handle(event, self.now);
         if let Some(twin) = &mut self.twin {
@@ -290,6 +332,7 @@ impl World {
             Coming::Of(child, pid, doing) => self.act(child, pid, doing),
             Coming::Prepared(generation) => {
                 let crew = Self::crew(&mut self.random);
+                self.crews.insert(generation, crew);
                 let standing = self.generations.get_mut(&generation)?;
                 if *standing == Standing::Preparing {
                     *standing = Standing::Trial(crew);
@@ -352,8 +395,9 @@ impl World {
     }
 
     fn thawed(supervisor: &Supervisor, limits: Limits, as_: Thawed, now: Instant) -> Supervisor {
-        let frozen = serde_json::to_string(&supervisor.freeze()).unwrap();
-        Supervisor::thaw(serde_json::from_str(&frozen).unwrap(), limits, as_, now)
+        let frozen = serde_json::to_string(&supervisor.freeze()).expect("numbers and names are JSON");
+        let frozen = serde_json::from_str(&frozen).expect("what was written can be read");
+        Supervisor::thaw(frozen, limits, as_, now)
     }
 
     /// Freezes and thaws at any moment at which no start is unanswered, and goes on with both.
@@ -375,7 +419,7 @@ impl World {
     fn any_child(&mut self) -> ChildId {
         let is_meant = self.random.chance(80);
         let all = self.supervisor.children();
-        let all = all.filter(|(_, slot)| !is_meant || (slot.role.slot().is_some() && !slot.is_retired));
+        let all = all.filter(|(_, slot)| !is_meant || (slot_of(slot.role).is_some() && !slot.is_retired));
         let all: Vec<ChildId> = all.map(|(id, _)| id).collect();
         match all[..] {
             [] => ChildId(0),
@@ -384,11 +428,11 @@ impl World {
     }
 
     fn crew(random: &mut Random) -> Crew {
-        Crew { workers: u32::try_from(random.below(5)).unwrap(), acceptor: random.chance(40) }
+        Crew { workers: random.one_of(&[0, 1, 2, 3, 4]), acceptor: random.chance(40) }
     }
 
     pub(super) fn later(&mut self, longest_ms: u64, what: Coming) {
-        let after = Duration::from_micros(self.random.below(longest_ms * 1000));
+        let after = self.within(longest_ms);
         self.at(self.now + after, what);
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_sys::process::ExitStatus;
+use tidegate_process::supervisor::{ChildId, Event, Measure};
+use tidegate_process::{ExitStatus, Role};
 use tidegate_timer::Instant;
 
+use super::NO_GENERATION;
 use super::world::{Coming, World};
-use crate::role::Role;
-use crate::supervisor::{ChildId, Event, Measure, NO_GENERATION};
 
 #[derive(Debug)]
 pub(super) struct Process {
@@ -43,7 +43,7 @@ impl World {
         self.spawning.remove(&child);
         self.next_pid += 1;
         let pid = self.next_pid;
-        let slot = self.supervisor.child(child).unwrap();
+        let slot = self.supervisor.child(child).expect("it was ordered");
         let process = Process {
             pid,
             role: slot.role,
@@ -111,7 +111,7 @@ impl World {
     }
 
     fn die(&mut self, child: ChildId, doing: Doing) -> Event {
-        let process = self.processes.remove(&child).unwrap();
+        let process = self.processes.remove(&child).expect("what dies has lived");
         let refuses = matches!(doing, Doing::RefuseConfiguration) && process.ready_at.is_none();
         let failed_probe = matches!(doing, Doing::EndProbe) && self.random.chance(self.trouble / 2);
         let status = match (process.told, doing) {
