@@ -182,6 +182,8 @@ fn what_comes_to_a_paused_worker_is_served_by_the_others() {
         wait_until("all new connections are the other's", || {
             before = held(0);
             kept.extend((0..8).map(|_| Client::open(server.address("gateway"))));
+            // Whoever is answered is somebody's.
+            kept.iter_mut().for_each(Client::ping);
             held(0) == before
         });
         (0..40).for_each(|_| assert_eq!(get(server.address("web"), "/hello").status, 200));

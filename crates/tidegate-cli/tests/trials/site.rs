@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -12,7 +13,7 @@ use tidegate::Status;
 
 use crate::kernel::{Kept, memory_kib};
 use crate::load::Targets;
-use crate::support::{Server, Setup, wait_until};
+use crate::support::{Server, Setup, log_server, wait_until};
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -141,6 +142,11 @@ impl Settled {
             left.len() == shape.workers && left.iter().all(|&generation| generation == last)
         });
         let master = status.processes[0].pid;
+        server.wait_status("the log server runs the program of the master", |status| {
+            let program = |pid| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
+            let (own, its) = (program(master).unwrap(), program(log_server(status).pid));
+            its.is_ok_and(|its| its == own)
+        });
         // Who asked for the status is let go after the answer, in a further turn.
         let mut kept = Kept::of(master);
         wait_until("the master closes nothing any more", || {

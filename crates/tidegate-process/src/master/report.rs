@@ -19,6 +19,10 @@ impl<H: MasterHooks> Master<H> {
                 tracing::warn!(role = %role(child), pid, %status, "{report}");
                 self.last_pids.insert(child, pid);
             }
+            // It was told to end: by a signal of its own, or after an upgrade.
+            Report::Restart { child, early_deaths: 0, last_exit: Some(ExitStatus::Code(0)), .. } => {
+                tracing::info!(role = %role(child), "{report}");
+            }
             Report::Restart { child, delay, early_deaths, last_exit } => {
                 let last_exit = last_exit.map(|status: ExitStatus| status.to_string());
                 // Once is bad luck; from the second time on somebody has to look, and sees here what it said last.
