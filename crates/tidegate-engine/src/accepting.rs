@@ -52,6 +52,8 @@ pub(crate) struct Door {
     pub(crate) outgoing: bool,
     /// It has no sockets: an acceptor hands its connections over.
     pub(crate) handed_over: bool,
+    /// It is one of datagrams, and has no connections.
+    pub(crate) vacant: bool,
     /// By the operator.
     pub(crate) paused: bool,
     pub(crate) name: Arc<str>,
@@ -116,17 +118,18 @@ impl Accepting {
     ///
     /// When these are some of the sites and not all: what an acceptor counts in would not be all that fills the loop.
     pub(crate) fn handed(&self) -> Result<Vec<Handed>, BoxError> {
-        let handed_over = self.doors.iter().filter(|door| door.handed_over && !door.outgoing);
-        let handed: Vec<Handed> = handed_over.map(Door::handed).collect();
-        let count = self.doors.iter().filter(|door| !door.outgoing).count();
-        let own = count - handed.len();
+        let doors = || self.doors.iter().filter(|door| !door.vacant && !door.outgoing);
+        let (count, own) = (doors().count(), doors().filter(|door| !door.handed_over).count());
         if own > 0 && own < count {
             return Err(format!(
                 "{own} of {count} listeners have a socket: a loop accepts from all of its listeners or from none"
             )
             .into());
         }
-        Ok(handed)
+        // With those that have no connections, so that the numbers of the others are the acceptor's too. Outgoing connections
+        // are nobody else's business, and their sites come last.
+        let listeners = self.doors.iter().filter(|door| !door.outgoing);
+        Ok(if own == 0 { listeners.map(Door::handed).collect() } else { Vec::new() })
     }
 
     /// The site that a listener accepts for.

@@ -138,6 +138,8 @@ impl<R: Reactor> Acceptor<R> {
                 | Completion::Ready(_)
                 | Completion::Connected(_)
                 | Completion::Stalled(_)
+                | Completion::Datagrams(_)
+                | Completion::DatagramRoom(_)
                 | Completion::Writable(_) => {
                     unreachable!("no connection is ever opened here")
                 }

@@ -14,6 +14,7 @@ use tidegate_timer::{AnyQueue, TimerQueue};
 
 use crate::backend::Backend;
 use crate::budget::{Budget, Share};
+use crate::datagram::{DatagramHost, DatagramHosted, DatagramService, Vacant};
 use crate::event_loop::away::Crew;
 use crate::event_loop::outgoing;
 use crate::event_loop::relief::Memory;
@@ -88,6 +89,13 @@ pub enum Dispatch {
     LeaderFollower,
 }
 
+impl Dispatch {
+    /// Whether messages go to a pool, and whether connections go to other threads as a whole.
+    fn hands(self) -> (bool, bool) {
+        (self == Self::Pool, matches!(self, Self::Reactor | Self::LeaderFollower))
+    }
+}
+
 /// Why a service or a loop could not be made.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -102,6 +110,8 @@ pub(crate) struct FactoryError {
 /// A service of whatever type, ready to be put into a loop.
 pub struct BoxedService {
     pub(crate) host: Box<dyn Hosted>,
+    /// What serves datagrams, and then nothing else does.
+    pub(crate) datagrams: Option<Box<dyn DatagramHosted>>,
     pub(crate) note: TypeId,
     counters: &'static [CounterDef],
 }
@@ -110,7 +120,19 @@ impl BoxedService {
     /// Boxes a service.
     #[must_use]
     pub fn new<S: Service>(service: S) -> Self {
-        Self { host: Box::new(Host::new(service)), note: Host::<S>::note_type(), counters: S::COUNTERS }
+        Self {
+            host: Box::new(Host::new(service)),
+            datagrams: None,
+            note: Host::<S>::note_type(),
+            counters: S::COUNTERS,
+        }
+    }
+
+    /// Boxes a service of datagrams. Its listener has sockets for datagrams.
+    #[must_use]
+    pub fn of_datagrams<S: DatagramService>(service: S) -> Self {
+        let datagrams: Box<dyn DatagramHosted> = Box::new(DatagramHost::new(service));
+        Self { datagrams: Some(datagrams), counters: S::COUNTERS, ..Self::new(Vacant) }
     }
 
     /// The service's own counters.
@@ -193,7 +215,20 @@ impl LoopBuilder {
         self.listen_boxed(name, sockets, service)
     }
 
-    /// Adds a listener with a boxed service.
+    /// Adds a listener of datagrams with its sockets, which are bound, and the service that `factory` makes. Its error is
+    /// the error of the build.
+    #[must_use]
+    pub fn listen_datagrams<S: DatagramService>(
+        self,
+        name: &str,
+        sockets: impl Into<Sockets>,
+        factory: impl FnOnce() -> Result<S, BoxError>,
+    ) -> Self {
+        let service = factory().map(BoxedService::of_datagrams);
+        self.listen_boxed(name, sockets, service)
+    }
+
+    /// Adds a listener with a boxed service, of connections or of datagrams.
     #[must_use]
     pub fn listen_boxed(
         mut self,
@@ -338,7 +373,8 @@ impl LoopBuilder {
         let count = self.listeners.len() + self.clients.len();
         let metrics = self.metrics.unwrap_or_else(|| Metrics::on_heap(count).process(0));
         let plans = self.listeners.into_iter().chain(self.clients).collect();
-        let Sites { hosts, sites, accepting, clients, pools } = Sites::open(plans, &metrics, &mut reactor)?;
+        let Sites { hosts, sites, accepting, datagrams, clients, pools } =
+            Sites::open(plans, &metrics, &mut reactor)?;
         let handed = accepting.handed()?;
         // An acceptor may count one in while the loop takes the last place for one that it has asked for.
         let spare = usize::from(!handed.is_empty() && !clients.is_empty());
@@ -351,7 +387,7 @@ impl LoopBuilder {
         for seat in Pool::seats(&pools) {
             timers.insert(reactor.now() + Duration::from_nanos(1), Due::Redial(seat));
         }
-        let turn = Turn {
+        let mut turn = Turn {
             record: Record::default(),
             timers,
             pool: Blocks::new(OUTPUT_BLOCK_BYTES, limit / OUTPUT_BLOCK_BYTES, memory.max_idle_blocks()),
@@ -362,11 +398,11 @@ impl LoopBuilder {
             shared: Arc::clone(&shared),
             metrics: metrics.clone(),
         };
-        let (crew, visits) = match self.config.dispatch {
-            Dispatch::Inline => (None, None),
-            Dispatch::Pool => (Some(crew(self.pool, &self.threads, &reactor)?), None),
-            Dispatch::Reactor | Dispatch::LeaderFollower => (None, Some(Visits::default())),
-        };
+        // In the first turn, on the loop's own thread.
+        let starts = datagrams.sites.iter().map(|site| Due::Start(site.index));
+        starts.for_each(|start| _ = turn.timers.insert(turn.now, start));
+        let (pooled, visited) = self.config.dispatch.hands();
+        let crew = pooled.then(|| crew(self.pool, &self.threads, &reactor)).transpose()?;
         let this = Loop {
             reactor,
             conns: Table::new(places),
@@ -385,8 +421,9 @@ impl LoopBuilder {
             spares: Spares::default(),
             memory,
             accepting,
+            datagrams,
             crew,
-            visits,
+            visits: visited.then(Visits::default),
             stage: Stage::Serving,
             telling: None,
         };

@@ -14,6 +14,7 @@ use tidegate_timer::{Instant, TimerQueue};
 
 use crate::accepting::Accepting;
 use crate::conn::{Conn, Missed, State};
+use crate::datagram::Datagrams;
 use crate::handle::Letter;
 use crate::host::{Event, Hosted};
 use crate::intake::Arrival;
@@ -27,6 +28,7 @@ use crate::{Flow, Reason};
 mod accept;
 pub(crate) mod away;
 mod closing;
+mod datagrams;
 mod deadline;
 mod flush;
 mod input;
@@ -67,6 +69,7 @@ pub(crate) struct Loop<R: Reactor> {
     pub(crate) spares: Spares,
     pub(crate) memory: relief::Memory,
     pub(crate) accepting: Accepting,
+    pub(crate) datagrams: Datagrams,
     /// Who handles messages, when it is not this thread.
     pub(crate) crew: Option<away::Crew>,
     /// Connections that other threads serve, when they do that whole.
@@ -180,6 +183,7 @@ impl<R: Reactor> Loop<R> {
     pub(crate) fn end(&mut self) {
         // What waits in the queues is for whoever else has the sockets.
         self.accepting.unlisten_all(&mut self.reactor);
+        self.end_datagrams();
         self.end_all(Reason::STOPPED);
         self.cancel_visits();
         self.await_returns();
@@ -206,6 +210,8 @@ impl<R: Reactor> Loop<R> {
                 Some(until)
             }
             Stage::LastReads { .. } => Some(self.turn.now),
+            // The last connection may have ended between two turns, when another thread gave it back.
+            Stage::Retiring { .. } if self.conns.len() == 0 && self.strays.is_empty() => Some(self.turn.now),
             Stage::Retiring { until } => Some(until),
             Stage::Serving | Stage::Stopped => None,
         };
@@ -227,6 +233,8 @@ impl<R: Reactor> Loop<R> {
             Completion::Failed(token, errno) => self.on_failed(token, errno),
             Completion::Accepted { listener, socket, peer } => self.on_accepted(listener, socket, peer),
             Completion::AcceptFailed { listener, error } => self.on_accept_failed(listener, error),
+            Completion::Datagrams(id) => self.on_datagrams(id),
+            Completion::DatagramRoom(id) => self.on_datagram_room(id),
             Completion::Woken => self.on_woken(),
         }
     }

@@ -165,6 +165,10 @@ pub(crate) enum Due {
     Service(Token, TimerToken),
     /// A connection to an upstream is to be made again.
     Redial(Seat),
+    /// A timer of the datagram service of a listener.
+    Datagrams(usize, TimerToken),
+    /// The datagram service of a listener is to start.
+    Start(usize),
 }
 
 /// What all connections of a listener have in common.

@@ -104,6 +104,7 @@ pub(crate) enum Callback {
     Retire = 7,
     Close = 8,
     ConnectFailed = 9,
+    Datagram = 10,
 }
 
 impl Callback {
@@ -113,7 +114,7 @@ impl Callback {
     }
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "on_open",
     "decode or on_message",
     "on_note",
@@ -124,6 +125,7 @@ const NAMES: [&str; 10] = [
     "on_retire",
     "on_close",
     "on_connect_failed",
+    "on_datagram",
 ];
 
 /// What a loop is in, as another thread or process sees it: only roughly the same moment for all of it.
@@ -163,6 +165,14 @@ pub enum ListenerWord {
     Connects = 9,
     /// Those of them that could not be had.
     ConnectFailures = 10,
+    /// Datagrams handled.
+    DatagramsIn = 12,
+    /// Datagrams that the kernel took for sending.
+    DatagramsOut = 13,
+    /// Datagrams that were to be sent and were not: there was no room, or the kernel refused them.
+    DatagramsDropped = 14,
+    /// Datagrams that were longer than what is received of one, and thrown away.
+    DatagramsTruncated = 15,
 }
 
 /// Words of a process before its listeners'.

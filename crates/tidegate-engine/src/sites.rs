@@ -10,6 +10,7 @@ use tidegate_reactor::Reactor;
 use crate::accepting::{Accepting, Door};
 use crate::builder::{BoxError, BoxedService, FactoryError, MAX_LISTENERS};
 use crate::connect::Client;
+use crate::datagram::Datagrams;
 use crate::event_loop::upstreams::Pool;
 use crate::host::Hosted;
 use crate::io::Site;
@@ -22,6 +23,7 @@ pub(crate) struct Sites {
     pub(crate) hosts: Vec<Box<dyn Hosted>>,
     pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) accepting: Accepting,
+    pub(crate) datagrams: Datagrams,
     pub(crate) clients: Vec<Client>,
     pub(crate) pools: Vec<Pool>,
 }
@@ -61,7 +63,8 @@ impl Sites {
         }
         let (hosts, sites) = (Vec::new(), Vec::new());
         let (accepting, clients, pools) = (Accepting::new(metrics.clone()), Vec::new(), Vec::new());
-        let mut this = Self { hosts, sites, accepting, clients, pools };
+        let datagrams = Datagrams::default();
+        let mut this = Self { hosts, sites, accepting, datagrams, clients, pools };
         for plan in plans {
             this.add(plan, metrics, reactor)?;
         }
@@ -74,7 +77,7 @@ impl Sites {
         metrics: &ProcessMetrics,
         reactor: &mut R,
     ) -> Result<(), BoxError> {
-        let BoxedService { host, note, .. } =
+        let BoxedService { host, datagrams, note, .. } =
             service.map_err(|source| FactoryError { listener: name.clone(), source })?;
         let at = self.sites.len();
         let (name, metrics): (Arc<str>, _) = (name.into(), metrics.listener(at));
@@ -86,18 +89,23 @@ impl Sites {
             } else {
                 true
             },
+            vacant: datagrams.is_some(),
             paused: false,
             name: Arc::clone(&name),
             metrics: metrics.clone(),
             overload_answer: host.overload_answer(),
         });
-        let open = match source {
-            Source::Listener(sockets) => {
+        let open = match (source, datagrams) {
+            (Source::Listener(sockets), Some(service)) => {
+                self.datagrams.listen_all(reactor, at, service, sockets)?;
+                None
+            }
+            (Source::Listener(sockets), None) => {
                 self.accepting.listen_all(reactor, at, sockets)?;
                 None
             }
-            Source::Client => Some(None),
-            Source::Upstream(config) => Some(Some(self.add_pool(&name, index, config)?)),
+            (Source::Client, _) => Some(None),
+            (Source::Upstream(config), _) => Some(Some(self.add_pool(&name, index, config)?)),
         };
         if let Some(open) = open {
             self.clients.push(Client { name: Arc::clone(&name), note, site: index, open });

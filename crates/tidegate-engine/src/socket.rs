@@ -3,11 +3,11 @@
 //! A listener has any number of sockets, or none of its own because somebody else accepts for it. Which one a connection
 //! came through makes no difference afterwards.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use tidegate_reactor::{Errno, ListenerId, Reactor};
 
 /// A listening socket, and how it is shared with other processes.
@@ -121,6 +121,24 @@ impl From<UnixListener> for Sockets {
     }
 }
 
+impl From<UdpSocket> for Sockets {
+    fn from(socket: UdpSocket) -> Self {
+        Socket::own(socket).into()
+    }
+}
+
+impl From<UnixDatagram> for Sockets {
+    fn from(socket: UnixDatagram) -> Self {
+        Socket::own(socket).into()
+    }
+}
+
+impl From<ListeningSocket> for OwnedFd {
+    fn from(socket: ListeningSocket) -> Self {
+        socket.fd
+    }
+}
+
 /// A socket that is there.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
@@ -147,6 +165,9 @@ impl ListeningSocket {
 
 /// Makes a listening socket fit for a loop, whoever opened it.
 fn prepare(socket: &OwnedFd, nodelay: bool) -> Result<(), Errno> {
+    if ![SocketType::STREAM, SocketType::SEQPACKET].contains(&sockopt::socket_type(socket)?) {
+        return Err(Errno::PROTOTYPE);
+    }
     rustix::io::ioctl_fionbio(socket, true)?;
     let domain = sockopt::socket_domain(socket)?;
     if domain == AddressFamily::INET || domain == AddressFamily::INET6 {

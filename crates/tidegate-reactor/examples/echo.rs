@@ -58,6 +58,8 @@ fn serve(mut reactor: impl Reactor, listener: TcpListener) -> Result<(), Box<dyn
                 | Completion::Ready(_)
                 | Completion::Stalled(_)
                 | Completion::Woken => None,
+                // No such socket was opened.
+                Completion::Datagrams(_) | Completion::DatagramRoom(_) => None,
             };
             if let Some(token) = over {
                 reactor.close(token, End::Fin);

@@ -18,6 +18,10 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u32);
 
+/// A socket for datagrams of this reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DatagramId(pub u32);
+
 /// The address of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerAddress {
@@ -100,6 +104,10 @@ pub enum Completion {
     /// but not all. A peer that brings neither this nor [`Writable`](Self::Writable) does not read. Only a reactor of
     /// which [`unsent`](crate::Reactor::unsent) may be true reports it.
     Stalled(Token),
+    /// There may be datagrams to [receive](crate::Reactor::receive_datagrams). Told in each turn while there are.
+    Datagrams(DatagramId),
+    /// A socket may take datagrams again, for which somebody [waits](crate::Reactor::await_datagram_room).
+    DatagramRoom(DatagramId),
     /// Another thread used the [`Waker`](crate::Waker).
     Woken,
 }

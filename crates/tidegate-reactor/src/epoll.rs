@@ -26,13 +26,16 @@ pub(crate) use self::source::Source;
 use self::source::Sources;
 use self::word::{pack, unpack};
 use crate::clock::Clocks;
+use crate::datagrams::DatagramSockets;
 use crate::target::begin_connect;
 use crate::trigger::Interest;
 use crate::{
-    AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Target, Token, Trigger, Waker,
+    AcceptError, Completion, DatagramId, End, Inbound, ListenerId, More, Outbound, PeerAddress, Reactor,
+    Target, Token, Trigger, Waker,
 };
 
 mod control;
+mod datagrams;
 mod lending;
 mod listeners;
 mod registrations;
@@ -46,6 +49,7 @@ pub struct Epoll {
     lends: bool,
     waker: Waker,
     listeners: Listeners,
+    datagrams: DatagramSockets<datagrams::Watch>,
     sources: Sources,
     registrations: Registrations,
     /// The events of this turn; `next_event` of them have been looked at.
@@ -95,6 +99,7 @@ impl Epoll {
             lends: false,
             waker,
             listeners: Listeners::new(),
+            datagrams: DatagramSockets::default(),
             sources: Sources::default(),
             registrations: Registrations::new(trigger),
             events: Events::with_capacity(EVENTS),
@@ -378,6 +383,37 @@ impl Reactor for Epoll {
         self.registrations.review(token, source);
     }
 
+    fn open_datagrams(&mut self, socket: OwnedFd) -> Result<DatagramId, Errno> {
+        self.add_datagrams(socket)
+    }
+
+    fn close_datagrams(&mut self, id: DatagramId) {
+        self.remove_datagrams(id);
+    }
+
+    fn pause_datagrams(&mut self, id: DatagramId) {
+        // Less to watch for needs no memory.
+        let _ = self.watch_datagrams(id, |watch| watch.paused = true);
+    }
+
+    fn resume_datagrams(&mut self, id: DatagramId) -> Result<(), Errno> {
+        self.watch_datagrams(id, |watch| watch.paused = false)
+    }
+
+    #[inline]
+    fn receive_datagrams(&mut self, id: DatagramId, into: &mut Inbound) -> Result<usize, Errno> {
+        self.datagrams.receive(id, into)
+    }
+
+    #[inline]
+    fn send_datagrams(&mut self, id: DatagramId, from: &mut Outbound) -> Result<usize, Errno> {
+        self.datagrams.send(id, from)
+    }
+
+    fn await_datagram_room(&mut self, id: DatagramId) -> Result<(), Errno> {
+        self.watch_datagrams(id, |watch| watch.awaits_room = true)
+    }
+
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno> {
         self.registrations.sync_all(self.epoll.as_fd(), &mut self.sources);
         std::mem::swap(&mut self.again_now, &mut self.again);
@@ -408,6 +444,10 @@ impl Reactor for Epoll {
             } else if token == word::WAKER {
                 self.next_event += 1;
                 Some(Completion::Woken)
+            } else if let Some(id) = word::datagrams(token) {
+                let (told, is_last) = self.datagrams_event(id, flags);
+                self.next_event += usize::from(is_last);
+                told
             } else {
                 let accepted = self.accept_event(ListenerId(token.slot));
                 if accepted.is_none() {

@@ -10,6 +10,7 @@
 mod accepting;
 mod clock;
 mod completion;
+mod datagrams;
 mod epoll;
 mod slots;
 mod target;
@@ -18,7 +19,7 @@ mod uring;
 mod waker;
 mod watch;
 
-pub use completion::{AcceptError, Completion, ListenerId, PeerAddress, Token};
+pub use completion::{AcceptError, Completion, DatagramId, ListenerId, PeerAddress, Token};
 pub use epoll::{Epoll, Got, Loan, Patience, Poller};
 pub use target::{BadTarget, Target};
 pub use trigger::Trigger;
@@ -32,6 +33,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 pub use rustix::io::Errno;
+pub use tidegate_sys::datagram::{Address, Arrival, Datagram, Inbound, Outbound};
 pub use tidegate_sys::uring::Unavailable as UringUnavailable;
 pub use tidegate_timer::Instant;
 
@@ -195,6 +197,60 @@ pub trait Reactor {
     /// Asks for one [`Completion::Writable`] when the kernel takes bytes again. To be asked after a send that took
     /// less than all, or while something is [`unsent`](Self::unsent), and only then: else it may never be reported.
     fn await_writable(&mut self, token: Token);
+
+    /// Takes a bound socket for datagrams over and starts watching it. Other processes may watch the same socket: a datagram
+    /// wakes one of them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it cannot watch the socket; `EPROTOTYPE` for one of another type, and `EOPNOTSUPP` by a reactor
+    /// that has no datagrams.
+    fn open_datagrams(&mut self, _socket: OwnedFd) -> Result<DatagramId, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    /// Closes this process's descriptor of the socket. What is told of it afterwards is another's, who finds nothing.
+    fn close_datagrams(&mut self, _id: DatagramId) {}
+
+    /// Stops watching for datagrams, which wait in the kernel's buffer as far as there is room.
+    fn pause_datagrams(&mut self, _id: DatagramId) {}
+
+    /// Watches for them again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it has no memory to watch the socket: it stays paused.
+    fn resume_datagrams(&mut self, _id: DatagramId) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Receives what waits, as much as one call brings, in place of what the batch held. How many datagrams it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `EAGAIN` when nothing waits; anything else may be what an earlier send has come to, and says nothing
+    /// about what can be received next.
+    fn receive_datagrams(&mut self, _id: DatagramId, _into: &mut Inbound) -> Result<usize, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    /// Sends from the front of the queue, as many datagrams as one call takes. How many have left.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's for the first of the queue, which stays there: `EAGAIN` when its buffer is full.
+    fn send_datagrams(&mut self, _id: DatagramId, _from: &mut Outbound) -> Result<usize, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    /// Asks for one [`Completion::DatagramRoom`], to be asked after a send that found the buffer full.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it has no memory to watch for it: it will not be told.
+    fn await_datagram_room(&mut self, _id: DatagramId) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
 
     /// Waits until something completes or `deadline` has passed. A signal ends the wait early.
     ///

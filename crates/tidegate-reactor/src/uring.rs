@@ -29,11 +29,16 @@ use tidegate_timer::Instant;
 use self::conn::{Conn, Next, Receiving};
 use self::listeners::Listeners;
 use crate::clock::Clocks;
+use crate::datagrams::DatagramSockets;
 use crate::slots::Slots;
 use crate::target::begin_connect;
-use crate::{AcceptError, Completion, End, ListenerId, More, PeerAddress, Reactor, Target, Token, Waker};
+use crate::{
+    AcceptError, Completion, DatagramId, End, Inbound, ListenerId, More, Outbound, PeerAddress, Reactor,
+    Target, Token, Waker,
+};
 
 mod conn;
+mod datagrams;
 mod events;
 mod listeners;
 mod sending;
@@ -48,6 +53,9 @@ pub struct Uring {
     polls_waker: bool,
     woken: bool,
     listeners: Listeners,
+    datagrams: DatagramSockets<datagrams::Watch>,
+    /// What some socket for datagrams is watched for is to be looked at before the next wait.
+    datagrams_unsynced: bool,
     conns: Slots<Conn>,
     /// The connections to look at before the next wait (`Conn::unsynced`). Some may have been closed since.
     unsynced: Vec<Token>,
@@ -96,6 +104,8 @@ impl Uring {
             polls_waker: false,
             woken: false,
             listeners: Listeners::new(),
+            datagrams: DatagramSockets::default(),
+            datagrams_unsynced: false,
             conns: Slots::default(),
             unsynced: Vec::new(),
             again_now: Vec::new(),
@@ -121,6 +131,9 @@ impl Uring {
     fn sync_all(&mut self) {
         self.sync_conns();
         self.listeners.sync(&mut self.ring);
+        if std::mem::take(&mut self.datagrams_unsynced) {
+            self.sync_datagrams();
+        }
         if !self.polls_waker {
             self.polls_waker = true;
             self.ring.poll(word::WAKER, self.waker.fd(), Readiness::Input);
@@ -372,6 +385,38 @@ impl Reactor for Uring {
         let Some(conn) = self.conns.find(token) else { return };
         conn.awaits_writable = true;
         Self::review(&mut self.unsynced, token, conn);
+    }
+
+    fn open_datagrams(&mut self, socket: OwnedFd) -> Result<DatagramId, Errno> {
+        self.add_datagrams(socket)
+    }
+
+    fn close_datagrams(&mut self, id: DatagramId) {
+        self.remove_datagrams(id);
+    }
+
+    fn pause_datagrams(&mut self, id: DatagramId) {
+        self.watch_datagrams(id, |watch| watch.paused = true);
+    }
+
+    fn resume_datagrams(&mut self, id: DatagramId) -> Result<(), Errno> {
+        self.watch_datagrams(id, |watch| watch.paused = false);
+        Ok(())
+    }
+
+    #[inline]
+    fn receive_datagrams(&mut self, id: DatagramId, into: &mut Inbound) -> Result<usize, Errno> {
+        self.datagrams.receive(id, into)
+    }
+
+    #[inline]
+    fn send_datagrams(&mut self, id: DatagramId, from: &mut Outbound) -> Result<usize, Errno> {
+        self.datagrams.send(id, from)
+    }
+
+    fn await_datagram_room(&mut self, id: DatagramId) -> Result<(), Errno> {
+        self.watch_datagrams(id, |watch| watch.awaits_room = true);
+        Ok(())
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Errno> {

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "this crate is the place for it")]
 
 pub mod daemon;
+pub mod datagram;
 pub mod event;
 pub mod fd_channel;
 pub mod process;

@@ -272,6 +272,7 @@ impl Ring {
                 Some(Event::Accept { word, result, more })
             }
             Kind::PollInput => poll(Readiness::Input),
+            Kind::PollArrival => poll(Readiness::Arrival),
             Kind::PollOutput => poll(Readiness::Output),
             Kind::PollHangup => poll(Readiness::Hangup),
             Kind::Order | Kind::Attempt => None,

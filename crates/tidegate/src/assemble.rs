@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_accounts::Accounts;
-use tidegate_engine::{BoxError, BoxedService, Service};
+use tidegate_engine::{BoxError, BoxedService, CounterDef, DatagramService, Service};
 use tidegate_gateway::{Gateway, OnUnknown};
 use tidegate_process::{Child, Part, Role, Signals, TakenOver};
 use tidegate_web::{Status, Web};
@@ -13,7 +13,9 @@ use crate::run;
 use crate::run::handout::Handout;
 use crate::server::{Factory, ListenSpec};
 use crate::services::admin;
-use crate::{Error, ListenOptions, ServerBuilder, discard, echo};
+use crate::{
+    Chargen, Daytime, Error, ListenOptions, ServerBuilder, discard, discard_datagrams, echo, echo_datagrams,
+};
 
 /// A server of everything that the configuration says: with a data folder, a pid file, a control socket and a log server.
 /// A reload serves the same configuration again.
@@ -96,7 +98,14 @@ fn listen_spec(
 ) -> Result<ListenSpec, Error> {
     let config = Arc::clone(config);
     let idle_timeout = config.engine.idle_timeout;
+    let is_datagram = listener.address.is_datagram();
     let (counters, factory): (_, Factory) = match &listener.service {
+        ServiceName::Echo if is_datagram => datagrams(echo_datagrams),
+        ServiceName::Discard if is_datagram => datagrams(discard_datagrams),
+        ServiceName::Daytime if is_datagram => datagrams(|| Daytime),
+        ServiceName::Chargen if is_datagram => datagrams(|| Chargen),
+        ServiceName::Daytime => (&[], Arc::new(|_| Ok(BoxedService::new(Daytime)))),
+        ServiceName::Chargen => (&[], Arc::new(|_| Ok(BoxedService::new(Chargen)))),
         ServiceName::Web => (Web::COUNTERS, Arc::new(move |_| boxed(web(&config.web)))),
         ServiceName::Gateway => {
             let accounts = Arc::clone(accounts);
@@ -126,6 +135,13 @@ fn listen_spec(
         counters,
         factory,
     })
+}
+
+/// Counters and factory of a service of datagrams.
+fn datagrams<S: DatagramService>(
+    make: impl Fn() -> S + Send + Sync + 'static,
+) -> (&'static [CounterDef], Factory) {
+    (S::COUNTERS, Arc::new(move |_| Ok(BoxedService::of_datagrams(make()))))
 }
 
 fn boxed<S: Service, E: Into<BoxError>>(service: Result<S, E>) -> Result<BoxedService, BoxError> {

@@ -38,10 +38,18 @@ impl fmt::Display for Holder {
 impl Holder {
     /// Who listens at a TCP address, or at one that is in its way.
     pub(crate) fn of_tcp(address: SocketAddr) -> Option<Self> {
-        let tables =
-            ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+        Self::of_inet(address, ["/proc/net/tcp", "/proc/net/tcp6"], LISTEN)
+    }
+
+    /// Who has a UDP address, or one that is in its way.
+    pub(crate) fn of_udp(address: SocketAddr) -> Option<Self> {
+        Self::of_inet(address, ["/proc/net/udp", "/proc/net/udp6"], UNCONNECTED)
+    }
+
+    fn of_inet(address: SocketAddr, tables: [&str; 2], state: &str) -> Option<Self> {
+        let tables = tables.map(|path| fs::read_to_string(path).unwrap_or_default());
         let listening: Vec<Listening> =
-            tables.iter().flat_map(|table| table.lines().filter_map(listening)).collect();
+            tables.iter().flat_map(|table| table.lines().filter_map(|line| listening(line, state))).collect();
         let in_the_way: Vec<_> = listening.iter().filter(|other| excludes(other.address, address)).collect();
         let inodes: Vec<u64> = in_the_way.iter().map(|other| other.inode).collect();
         match process_with(&inodes) {
@@ -83,9 +91,12 @@ struct Listening {
 ///  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
 ///   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1060 1 …
 /// ```
-fn listening(line: &str) -> Option<Listening> {
+fn listening(line: &str, wanted: &str) -> Option<Listening> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let [_, local, _, LISTEN, _, _, _, uid, _, inode, ..] = fields[..] else { return None };
+    let [_, local, _, state, _, _, _, uid, _, inode, ..] = fields[..] else { return None };
+    if state != wanted {
+        return None;
+    }
     Some(Listening { address: address(local)?, uid: uid.parse().ok()?, inode: inode.parse().ok()? })
 }
 
@@ -153,6 +164,8 @@ fn has_one(pid: u32, links: &[String], left: &mut usize) -> bool {
 
 /// The state of a listening socket.
 const LISTEN: &str = "0A";
+/// That of a UDP socket which is bound, and not connected.
+const UNCONNECTED: &str = "07";
 /// How many processes are looked at, and how many of their descriptors in all: some tenths of a second's work.
 const MAX_PROCESSES: usize = 1 << 16;
 const MAX_FILES: usize = 200_000;
@@ -168,12 +181,15 @@ mod tests {
     #[test]
     fn lines_of_the_kernel_are_read() {
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-        assert_eq!(listening(head), None);
+        assert_eq!(listening(head, LISTEN), None);
         let listens = |address: &str, state: &str| {
             let zeros = "00000000:00000000 00:00000000 00000000";
-            listening(&format!(
-                "   0: {address} 00000000:0000 {state} {zeros}  1000        0 1060 1 00000000abb8f7d1"
-            ))
+            listening(
+                &format!(
+                    "   0: {address} 00000000:0000 {state} {zeros}  1000        0 1060 1 00000000abb8f7d1"
+                ),
+                LISTEN,
+            )
         };
         let ipv4 = if cfg!(target_endian = "little") { "0100007F:1F90" } else { "7F000001:1F90" };
         let expected = Listening { address: "127.0.0.1:8080".parse().unwrap(), uid: 1000, inode: 1060 };

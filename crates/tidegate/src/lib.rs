@@ -51,15 +51,18 @@ pub use error::Error;
 pub use listen_options::ListenOptions;
 pub use run::process::{ProcessContext, ProcessEvent};
 pub use server::{Ready, Server, ServerBuilder, SpawnedServer};
-pub use services::{Stream, discard, echo};
+pub use services::{
+    Chargen, Datagrams, Daytime, Stream, discard, discard_datagrams, echo, echo_datagrams, may_answer,
+};
 pub use sockets::BindError;
 pub use status::{GenerationStatus, ListenerStatus, ProcessStatus, Status, ThreadStatus};
 
 pub use tidegate_engine::{
-    Backoff, BoxError, Closed, ConnHandle, ConnId, Connect, ConnectError, ConnectFailed, ConnectFailure,
-    CounterDef, Decoded, End, FdChannel, Flow, HandleError, Instant, Io, Limits, NotConnected, Peer,
-    PeerAddress, Phase, Reason, Received, Refusal, Service, Target, TieError, TimerToken, Upstream,
-    UpstreamConfig, check_connection,
+    Address as DatagramAddress, Backoff, BoxError, Closed, ConnHandle, ConnId, Connect, ConnectError,
+    ConnectFailed, ConnectFailure, CounterDef, DatagramIo, DatagramLimits, DatagramPeer, DatagramService,
+    Decoded, End, FdChannel, Flow, HandleError, Instant, Io, Limits, NotConnected, Peer, PeerAddress, Phase,
+    Reason, Received, Refusal, Service, Target, TieError, TimerToken, Upstream, UpstreamConfig,
+    check_connection,
 };
 /// Records: what the processes log, and how it is read back.
 pub use tidegate_log as log;

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
+use tidegate_sys::datagram::DatagramOptions;
 use tidegate_sys::socket::{Keepalive, TcpOptions};
 
 #[cfg(feature = "full")]
 use crate::config;
 
 /// Options of a TCP listener and its connections, for [`ServerBuilder::listen_with`](crate::ServerBuilder::listen_with).
-/// Unix sockets have the backlog only.
+/// Unix sockets have the backlog only, and sockets for datagrams the buffers.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,6 +74,11 @@ impl ListenOptions {
         self
     }
 
+    /// What a socket for datagrams has of it.
+    pub(crate) fn of_datagrams(tcp: &TcpOptions) -> DatagramOptions {
+        DatagramOptions { receive_buffer: tcp.receive_buffer, send_buffer: tcp.send_buffer }
+    }
+
     /// What a listener of the configuration says.
     #[cfg(feature = "full")]
     pub(crate) fn of(listener: &config::Listener) -> Self {
@@ -84,6 +90,13 @@ impl ListenOptions {
             .send_buffer(listener.send_buffer.as_usize());
         // Another time than zero is refused by the rules: close(2) would keep the loop waiting.
         if listener.linger.is_some() { options.reset_on_close() } else { options }
+    }
+
+    /// The first option that a socket for datagrams does not have.
+    pub(crate) fn connections_only(&self) -> Option<&'static str> {
+        let has_backlog = self.tcp.backlog == TcpOptions::default().backlog;
+        let buffers_aside = TcpOptions { receive_buffer: None, send_buffer: None, ..self.tcp };
+        Self { tcp: buffers_aside }.tcp_only().or((!has_backlog).then_some("backlog"))
     }
 
     /// The first option that a Unix socket does not have.

@@ -273,6 +273,25 @@ const LISTENER_METRICS: &[Row<ListenerWord>] = &[
         "counter",
         "Outgoing connections that could not be had.",
     ),
+    (ListenerWord::DatagramsIn, "tidegate_datagrams_received_total", "counter", "Datagrams handled."),
+    (
+        ListenerWord::DatagramsOut,
+        "tidegate_datagrams_sent_total",
+        "counter",
+        "Datagrams that the kernel took for sending.",
+    ),
+    (
+        ListenerWord::DatagramsDropped,
+        "tidegate_datagrams_dropped_total",
+        "counter",
+        "Datagrams that were to be sent and were not, for want of room or because the kernel refused them.",
+    ),
+    (
+        ListenerWord::DatagramsTruncated,
+        "tidegate_datagrams_truncated_total",
+        "counter",
+        "Datagrams of more than 64 KiB, thrown away.",
+    ),
 ];
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {

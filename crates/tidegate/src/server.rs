@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidegate_engine::{BoxError, BoxedService, CounterDef, Service};
+use tidegate_engine::{BoxError, BoxedService, CounterDef, DatagramService, Service};
 use tidegate_log::LogServer;
 use tidegate_process::systemd::ActivatedSockets;
 use tidegate_process::{Child, Limits, Part, Role, Signals};
@@ -201,10 +201,7 @@ impl ServerBuilder {
         address: impl Into<String>,
         factory: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
-        let name = match self.listeners.len() {
-            0 => "main".to_owned(),
-            n => format!("listener-{}", n + 1),
-        };
+        let name = self.next_name();
         self.listen_named(name, address, move || Ok(factory()))
     }
 
@@ -230,6 +227,9 @@ impl ServerBuilder {
         let text = address.into();
         let fits = |address: Address| match (&address, options.tcp_only()) {
             (Address::Unix(_), Some(option)) => Err(format!("a Unix socket has no option {option}")),
+            (Address::Udp(_) | Address::Unixgram(_), _) => {
+                Err("what comes there are datagrams: use listen_datagrams".to_owned())
+            }
             _ => Ok(address),
         };
         match parse_address(&text).and_then(fits) {
@@ -247,6 +247,81 @@ impl ServerBuilder {
             }
         }
         self
+    }
+
+    /// Adds a listener of datagrams at `address` (`"udp:127.0.0.1:7000"`, `"udp:[::1]:7000"`, port 0 for a free one,
+    /// `"unixgram:/path"`), which are served by what `factory` makes. It is named as by [`listen`](Self::listen).
+    ///
+    /// ```no_run
+    /// use tidegate::{Datagrams, Server};
+    ///
+    /// # fn main() -> Result<(), tidegate::Error> {
+    /// let upper = || Datagrams::new(|io, _from, bytes| io.reply(&bytes.to_ascii_uppercase()));
+    /// Server::builder().listen_datagrams("udp:127.0.0.1:7000", upper).run()
+    /// # }
+    /// ```
+    pub fn listen_datagrams<S: DatagramService>(
+        self,
+        address: impl Into<String>,
+        factory: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self {
+        let name = self.next_name();
+        self.listen_datagrams_named(name, address, move || Ok(factory()))
+    }
+
+    /// As [`listen_datagrams`](Self::listen_datagrams), with a name, and a factory that may fail: its error is the error of
+    /// the start.
+    pub fn listen_datagrams_named<S: DatagramService>(
+        self,
+        name: impl Into<String>,
+        address: impl Into<String>,
+        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.listen_datagrams_with(name, address, ListenOptions::default(), factory)
+    }
+
+    /// As [`listen_datagrams_named`](Self::listen_datagrams_named), with the sizes of the kernel's buffers; any other option
+    /// is an error of the start.
+    pub fn listen_datagrams_with<S: DatagramService>(
+        mut self,
+        name: impl Into<String>,
+        address: impl Into<String>,
+        options: ListenOptions,
+        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        let text = address.into();
+        let parsed = match (text.parse::<Address>(), options.connections_only()) {
+            (Err(error), _) => Err(error.to_string()),
+            (Ok(_), Some(option)) => Err(format!("a socket for datagrams has no option {option}")),
+            (Ok(address), _) if !address.is_datagram() => {
+                Err("what comes there are connections: \"udp:IP:port\" and \"unixgram:/path\" have datagrams"
+                    .to_owned())
+            }
+            (Ok(address), None) => Ok(address),
+        };
+        match parsed {
+            Ok(address) => self.listeners.push(ListenSpec {
+                name: name.into(),
+                address,
+                options,
+                answers_for_all: false,
+                service: "program".to_owned(),
+                counters: S::COUNTERS,
+                factory: Arc::new(move |_| factory().map(BoxedService::of_datagrams)),
+            }),
+            Err(reason) => {
+                self.error.get_or_insert(Error::Address { address: text, reason });
+            }
+        }
+        self
+    }
+
+    /// What the next listener is called that is given no name.
+    fn next_name(&self) -> String {
+        match self.listeners.len() {
+            0 => "main".to_owned(),
+            n => format!("listener-{}", n + 1),
+        }
     }
 
     /// How many worker processes; 0: everything in the calling process. Default: as many as processors.
@@ -479,6 +554,10 @@ impl ServerBuilder {
         for listener in &self.listeners {
             let sharing = match self.config.process.accept {
                 _ if listener.answers_for_all => Share::All,
+                // All loops of a worker have it, and where an acceptor's process accepts, all workers.
+                _ if listener.address.is_datagram() && (self.has_acceptor() || self.hands_over()) => {
+                    Share::One
+                }
                 // One process accepts from it.
                 Accept::Handoff if workers > 0 => Share::One,
                 Accept::Shared => Share::One,
@@ -491,7 +570,7 @@ impl ServerBuilder {
             let outcome = match (known, given.remove(&listener.name)) {
                 (Some(known), _) => known.next(&listener.name, options),
                 (None, sockets) if !sockets.is_empty() => {
-                    Ok(Bound::adopt(&listener.name, &listener.address, sockets, sharing))
+                    Bound::adopt(&listener.name, &listener.address, sockets, sharing)
                 }
                 (None, _) => Bound::bind(&listener.name, &listener.address, options),
             };
@@ -553,11 +632,11 @@ impl SpawnedServer {
         &self.ready
     }
 
-    /// The real address of the TCP listener `name`.
+    /// The real address of the listener `name`, of TCP or UDP.
     #[must_use]
     pub fn address(&self, name: &str) -> Option<SocketAddr> {
         let (_, address) = self.ready.listeners.iter().find(|(known, _)| known == name)?;
-        address.parse().ok()
+        address.strip_prefix("udp:").unwrap_or(address).parse().ok()
     }
 
     /// Stops accepting; connections may finish within `grace`.

@@ -13,12 +13,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
 use serde::{Deserialize, Serialize};
+use tidegate_sys::datagram::{
+    bind_udp_group, bind_unix_datagrams, join_udp_group, set_buffers, start_receiving,
+};
 use tidegate_sys::socket::{
     TcpOptions, buffer_sizes, change_options, join_tcp_group, listen_tcp_group, listen_unix, local_address,
     start_listening,
 };
 
+use crate::ListenOptions;
 use crate::config::Address;
 use crate::holder::Holder;
 
@@ -77,6 +83,7 @@ impl BindError {
         let holder = match address {
             Address::Tcp(address) if is_taken => Holder::of_tcp(*address),
             Address::Unix(path) if is_taken => Holder::of_unix(path),
+            Address::Udp(address) if is_taken => Holder::of_udp(*address),
             _ => None,
         };
         Self { name: name.to_owned(), address: address.to_string(), error, holder }
@@ -105,7 +112,8 @@ impl Bound {
         loop {
             let bound = match address {
                 Address::Tcp(address) => bind_tcp(name, *address, options),
-                Address::Unix(path) => bind_unix(name, path, options),
+                Address::Udp(address) => bind_udp(name, *address, options),
+                Address::Unix(path) | Address::Unixgram(path) => bind_unix(name, address, path, options),
             };
             match bound {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
@@ -117,16 +125,36 @@ impl Bound {
     }
 
     /// Takes over sockets that somebody else has opened for the listener; at least one.
-    pub(crate) fn adopt(name: &str, configured: &Address, sockets: Vec<OwnedFd>, sharing: Share) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// That one is for datagrams and the listener for connections, or the other way round.
+    pub(crate) fn adopt(
+        name: &str,
+        configured: &Address,
+        sockets: Vec<OwnedFd>,
+        sharing: Share,
+    ) -> Result<Self, BindError> {
+        let fits = |socket: &OwnedFd| {
+            socket_type(socket).is_ok_and(|it| (it == SocketType::DGRAM) == configured.is_datagram())
+        };
+        if !sockets.iter().all(fits) {
+            let what = "the socket that was handed over is of another type (stream or datagram)";
+            let error = io::Error::new(io::ErrorKind::InvalidInput, what);
+            return Err(BindError::new(name, configured, error));
+        }
         let address = real_address(configured, &sockets[0]);
         let sharing = match configured {
-            Address::Unix(_) => sharing.shared(),
+            Address::Unix(_) | Address::Unixgram(_) => sharing.shared(),
             // Of fewer than there are slots all serve all: whether more can join is not ours to say.
-            Address::Tcp(_) if matches!(sharing, Share::Each(slots) if slots > sockets.len()) => Share::One,
-            Address::Tcp(_) => sharing,
+            Address::Tcp(_) | Address::Udp(_) if matches!(sharing, Share::Each(slots) if slots > sockets.len()) => {
+                Share::One
+            }
+            Address::Tcp(_) | Address::Udp(_) => sharing,
         };
         let sockets = sockets.into_iter().map(Arc::new).collect();
-        Self { name: name.to_owned(), configured: configured.clone(), address, sockets, sharing, path: None }
+        let (name, configured) = (name.to_owned(), configured.clone());
+        Ok(Self { name, configured, address, sockets, sharing, path: None })
     }
 
     /// The same listener for another generation, which may call it otherwise, and need more sockets than there are: those
@@ -134,18 +162,32 @@ impl Bound {
     pub(crate) fn next(&self, name: &str, options: BindOptions) -> Result<Self, BindError> {
         let mut next = Self { name: name.to_owned(), ..self.clone() };
         next.sharing = match &self.configured {
-            Address::Unix(_) => options.sharing.shared(),
-            Address::Tcp(_) => options.sharing,
+            Address::Unix(_) | Address::Unixgram(_) => options.sharing.shared(),
+            Address::Tcp(_) | Address::Udp(_) => options.sharing,
         };
         if let Share::Each(slots) = next.sharing
             && slots > self.sockets.len()
         {
             let missing = slots - self.sockets.len();
-            let added = join_tcp_group(&self.sockets[0], &options.tcp, missing);
+            let added = match self.configured {
+                Address::Udp(_) => {
+                    let options = ListenOptions::of_datagrams(&options.tcp);
+                    join_udp_group(&self.sockets[0], &options, missing)
+                }
+                _ => join_tcp_group(&self.sockets[0], &options.tcp, missing),
+            };
             let added = added.map_err(|source| BindError::new(name, &self.configured, source))?;
             next.sockets.extend(added.into_iter().map(Arc::new));
         }
         Ok(next)
+    }
+
+    /// Has a socket that was [added](Self::next) get its share of what comes.
+    pub(crate) fn start(&self, socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
+        match self.configured {
+            Address::Udp(_) => start_receiving(socket, local_address(&self.sockets[0])?),
+            _ => start_listening(socket, options),
+        }
     }
 
     /// Gives all sockets, which listen already, the options of the generation that serves now.
@@ -153,6 +195,9 @@ impl Bound {
         let change = |socket: &Arc<OwnedFd>| match self.configured {
             Address::Tcp(_) => change_options(socket, options),
             Address::Unix(_) => start_listening(socket, options),
+            Address::Udp(_) | Address::Unixgram(_) => {
+                set_buffers(socket, &ListenOptions::of_datagrams(options))
+            }
         };
         if let Some(error) = self.sockets.iter().find_map(|socket| change(socket).err()) {
             tracing::warn!(listener = self.name, %error, "options of the listener are not changed");
@@ -162,7 +207,8 @@ impl Bound {
     /// Whether this is the listener with that configured address. One whose port the kernel has chosen is known by its
     /// name, too.
     pub(crate) fn is(&self, name: &str, configured: &Address) -> bool {
-        let is_chosen = matches!(configured, Address::Tcp(address) if address.port() == 0);
+        let is_chosen =
+            matches!(configured, Address::Tcp(address) | Address::Udp(address) if address.port() == 0);
         self.configured == *configured && (!is_chosen || self.name == name)
     }
 
@@ -259,12 +305,35 @@ fn tell_capped_buffers(name: &str, socket: &OwnedFd, options: &TcpOptions) -> io
     Ok(())
 }
 
-fn bind_unix(name: &str, path: &Path, options: BindOptions) -> io::Result<Bound> {
-    let socket = listen_unix(path, options.tcp.backlog, UNIX_SOCKET_MODE)?;
+fn bind_udp(name: &str, address: SocketAddr, options: BindOptions) -> io::Result<Bound> {
+    let count = match options.sharing {
+        Share::Each(slots) => slots.max(1),
+        Share::One | Share::All => 1,
+    };
+    let group = bind_udp_group(address, &ListenOptions::of_datagrams(&options.tcp), count)?;
+    let sockets: Vec<_> = group.into_iter().map(Arc::new).collect();
+    tell_capped_buffers(name, &sockets[0], &options.tcp)?;
+    let real = local_address(&sockets[0])?;
     Ok(Bound {
         name: name.to_owned(),
-        configured: Address::Unix(path.to_owned()),
-        address: format!("unix:{}", path.display()),
+        configured: Address::Udp(address),
+        address: Address::Udp(real).to_string(),
+        sockets,
+        sharing: options.sharing,
+        path: None,
+    })
+}
+
+fn bind_unix(name: &str, address: &Address, path: &Path, options: BindOptions) -> io::Result<Bound> {
+    let socket = if address.is_datagram() {
+        bind_unix_datagrams(path, &ListenOptions::of_datagrams(&options.tcp), UNIX_SOCKET_MODE)?
+    } else {
+        listen_unix(path, options.tcp.backlog, UNIX_SOCKET_MODE)?
+    };
+    Ok(Bound {
+        name: name.to_owned(),
+        configured: address.clone(),
+        address: address.to_string(),
         sockets: vec![Arc::new(socket)],
         sharing: options.sharing.shared(),
         path: Some(path.to_owned()),
@@ -273,7 +342,11 @@ fn bind_unix(name: &str, path: &Path, options: BindOptions) -> io::Result<Bound>
 
 /// The real address of a socket that was bound to `configured`, perhaps with port 0.
 pub(crate) fn real_address(configured: &Address, socket: &OwnedFd) -> String {
-    local_address(socket).map_or_else(|_| configured.to_string(), |address| address.to_string())
+    let Ok(address) = local_address(socket) else { return configured.to_string() };
+    match configured {
+        Address::Udp(_) => Address::Udp(address).to_string(),
+        _ => address.to_string(),
+    }
 }
 
 /// How often a taken address is tried.

@@ -319,7 +319,7 @@ impl StatusSource {
                     places.map(|place| view.metrics.process(place).listener(index).get(word)).sum::<u64>()
                 };
                 let (connections, accepted) = (sum(ListenerWord::Open), sum(ListenerWord::Accepted));
-                let requests = sum(ListenerWord::Messages);
+                let requests = sum(ListenerWord::Messages) + sum(ListenerWord::DatagramsIn);
                 match statuses.iter_mut().find(|it| it.name == meta.name && it.service == meta.service) {
                     Some(status) => {
                         status.connections += connections;
@@ -359,7 +359,7 @@ impl StatusSource {
             connections: sum(ListenerWord::Open),
             bytes_in: sum(ListenerWord::BytesIn),
             bytes_out: sum(ListenerWord::BytesOut),
-            requests: sum(ListenerWord::Messages),
+            requests: sum(ListenerWord::Messages) + sum(ListenerWord::DatagramsIn),
             threads: process.threads(),
         }
     }
@@ -391,7 +391,8 @@ impl View {
         let places = groups.filter(is_left).flatten().cloned().collect();
         let (listeners, layout) = (Arc::clone(&self.listeners), self.layout);
         let left = ProcessCounters { places, listeners, layout, left_to: Some(self.generation) };
-        (left.total(ListenerWord::Accepted) > 0).then_some(left)
+        let counted = left.total(ListenerWord::Accepted) + left.total(ListenerWord::DatagramsIn);
+        (counted > 0).then_some(left)
     }
 }
 

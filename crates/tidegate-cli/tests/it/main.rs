@@ -12,6 +12,7 @@ mod bench_load;
 mod config;
 mod control;
 mod daemon;
+mod datagrams;
 mod death;
 mod docs;
 mod ends;

@@ -110,9 +110,9 @@ impl Setup {
         let line = server.wait_line("tidegate: ready, ");
         let listeners = line.strip_prefix("tidegate: ready, ").unwrap().split(' ');
         let listeners = listeners.map(|listener| listener.split_once('=').unwrap());
-        let of_tcp = listeners.filter(|(_, address)| !address.starts_with("unix:"));
-        server.listeners =
-            of_tcp.map(|(name, address)| (name.to_owned(), address.parse().unwrap())).collect();
+        let of_inet = listeners.filter(|(_, address)| !address.starts_with("unix"));
+        let inet = |address: &str| address.strip_prefix("udp:").unwrap_or(address).parse().unwrap();
+        server.listeners = of_inet.map(|(name, address)| (name.to_owned(), inet(address))).collect();
         server
     }
 
@@ -157,7 +157,7 @@ pub(crate) struct Server {
     lines: Receiver<String>,
     /// What it has said so far on standard error.
     seen: Vec<String>,
-    /// Those on TCP.
+    /// Those on TCP and UDP.
     listeners: Vec<(String, SocketAddr)>,
 }
 

@@ -103,7 +103,10 @@ impl Accepting {
     pub(crate) fn pause_site<R: Reactor>(&mut self, reactor: &mut R, site: Option<usize>) -> Vec<Port> {
         let mut paused: Vec<Port> = Vec::new();
         for (at, door) in self.doors.iter_mut().enumerate() {
-            if site.is_none_or(|site| site == at) && !std::mem::replace(&mut door.paused, true) {
+            if site.is_none_or(|site| site == at)
+                && !door.vacant
+                && !std::mem::replace(&mut door.paused, true)
+            {
                 tracing::info!(listener = &*door.name, "accepting is paused");
                 paused.extend(self.ports.iter().filter(|port| port.open && port.site == at));
             }

@@ -154,7 +154,15 @@ impl AcceptorBuilder {
             let overload_answer = takers.overload_answer(site);
             let metrics = metrics.listener(site);
             let (name, handed_over, paused) = (name.into(), false, false);
-            accepting.add(Door { outgoing: false, handed_over, paused, name, metrics, overload_answer });
+            accepting.add(Door {
+                outgoing: false,
+                handed_over,
+                vacant: false,
+                paused,
+                name,
+                metrics,
+                overload_answer,
+            });
             accepting.listen_all(&mut reactor, site, sockets)?;
         }
         let keeps = matches!(takers, Takers::Workers(..));

@@ -29,6 +29,8 @@ impl<R: Reactor> Loop<R> {
                 }
                 Due::Deadline(token) => self.on_deadline(token),
                 Due::Redial(seat) => self.dial_member(seat),
+                Due::Datagrams(site, timer) => self.on_datagram_timer(site, timer),
+                Due::Start(site) => self.start_datagrams(site),
             }
         }
     }

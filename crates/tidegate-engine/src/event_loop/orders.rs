@@ -24,7 +24,9 @@ impl<R: Reactor> Loop<R> {
     }
 
     fn adopt(&mut self, key: u64, site: usize, socket: Socket) {
-        if self.stage == Stage::Serving {
+        if self.stage == Stage::Serving && self.datagrams.has_site(site) {
+            self.adopt_datagrams(key, site, socket);
+        } else if self.stage == Stage::Serving {
             self.accepting.adopt(&mut self.reactor, key, site, socket);
         } else {
             // Its owner has it still, and does not count on a loop that it has told to end.
@@ -33,6 +35,7 @@ impl<R: Reactor> Loop<R> {
     }
 
     fn release(&mut self, key: u64) {
+        self.release_datagrams(key);
         for port in self.accepting.release(&mut self.reactor, key) {
             if self.accepting.is_paused(port.site) {
                 self.take_what_was_accepted(port);
@@ -44,12 +47,14 @@ impl<R: Reactor> Loop<R> {
     }
 
     fn pause(&mut self, site: Option<usize>) {
+        self.pause_datagrams(site, true);
         for port in self.accepting.pause_site(&mut self.reactor, site) {
             self.take_what_waits(port);
         }
     }
 
     fn resume(&mut self, site: Option<usize>) {
+        self.pause_datagrams(site, false);
         self.accepting.resume_site(site);
         // A loop without room, or one that retires, stays as it is.
         if !self.accepting.is_waiting() && self.stage == Stage::Serving {

@@ -59,6 +59,7 @@ impl<R: Reactor> Loop<R> {
                 tracing::debug!(connections = self.conns.len(), ?grace, "retiring: no new connections");
                 self.stage = Stage::LastReads { until, turns: 0 };
                 self.stop_accepting();
+                self.retire_datagrams();
                 self.read_last(until);
             }
             // What has arrived is still read before a service that has let it stay is told that it is to end.

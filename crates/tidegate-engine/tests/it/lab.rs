@@ -4,7 +4,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -68,6 +68,14 @@ pub(crate) struct Lab {
     pub(crate) seen: Sender<Seen>,
     /// What the commands `block` (the loop) and `hold` (the message) wait for.
     pub(crate) unblock: Mutex<Receiver<()>>,
+}
+
+impl Lab {
+    /// One whose reports nobody hears.
+    pub(crate) fn quiet() -> Self {
+        let (seen, unblock) = (channel().0, Mutex::new(channel().1));
+        Self { limits: Limits::default(), overload_answer: None, control: Arc::default(), seen, unblock }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -82,6 +82,8 @@ mod cluster;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod datagrams;
+#[cfg(test)]
 mod descriptors;
 #[cfg(test)]
 mod files;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_engine::{EngineConfig, ListenerWord, Reason};
 
 use crate::lab::{Note, Seen};
-use crate::support::{Client, Server, closes};
+use crate::support::{Client, Server, closes, until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -22,7 +22,24 @@ under_each_model!(
     a_loop_that_drains_has_no_limit_until_it_is_told_one,
     services_are_told_once_that_their_loop_drains_and_once_that_it_ends,
     many_connections_are_told_one_after_the_other,
+    a_message_that_outlives_the_grace_is_the_last_thing_that_is_waited_for,
 );
+
+fn a_message_that_outlives_the_grace_is_the_last_thing_that_is_waited_for(config: EngineConfig) {
+    let mut server = Server::new(config);
+    let client = server.served_client();
+    client.send("hold\n");
+    server.see(|seen| matches!(seen, Seen::Blocked).then_some(()));
+    let running = server.running.take().unwrap();
+    running.quit(Duration::ZERO);
+    // Turns in which the grace passes, in a loop that another thread handles the message for; an inline one answers none.
+    for _ in 0..3 {
+        let _ = running.handle().connections_page(None, 1, Duration::from_millis(20));
+    }
+    server.unblock.send(()).unwrap();
+    until(|| running.is_finished());
+    running.join().unwrap();
+}
 
 fn what_is_in_flight_is_answered_and_what_is_idle_is_ended(config: EngineConfig) {
     let mut server = Server::new(config);

@@ -1,6 +1,6 @@
 //! Listening sockets that the service manager opened for us (socket activation, `sd_listen_fds(3)`).
 //!
-//! The one invariant: what stands here listens for streams, does not block, and is closed at exec. Which listener of the
+//! The one invariant: what stands here listens for streams or takes datagrams, does not block, and is closed at exec. Which listener of the
 //! configuration a name means is decided elsewhere.
 
 use std::io;
@@ -22,7 +22,7 @@ pub enum ActivatedError {
     #[error("sockets of the service manager")]
     Take(#[from] ActivationError),
     /// One is something else.
-    #[error("{name:?} of the service manager is not a listening stream socket: {what}")]
+    #[error("{name:?} of the service manager is no socket to serve: {what}")]
     Kind {
         /// Its name.
         name: String,
@@ -85,12 +85,15 @@ fn flaw_of(socket: &OwnedFd) -> io::Result<Option<&'static str>> {
         Err(rustix::io::Errno::NOTSOCK) => return Ok(Some("not a socket")),
         other => other?,
     };
-    if kind != SocketType::STREAM {
-        return Ok(Some("not of the type stream"));
+    if ![SocketType::STREAM, SocketType::DGRAM].contains(&kind) {
+        return Ok(Some("neither of the type stream nor datagram"));
     }
     match sockopt::socket_domain(socket)? {
         AddressFamily::INET | AddressFamily::INET6 | AddressFamily::UNIX => {}
-        _ => return Ok(Some("neither TCP nor Unix")),
+        _ => return Ok(Some("neither of the Internet nor Unix")),
+    }
+    if kind == SocketType::DGRAM {
+        return Ok(None);
     }
     Ok((!sockopt::socket_acceptconn(socket)?).then_some("it does not listen; is Accept=no set?"))
 }

@@ -19,7 +19,11 @@ impl Uring {
             }
             Event::Poll { word, readiness, more, .. } => match readiness {
                 Readiness::Input => self.on_woken(more),
-                Readiness::Output => self.on_room(word::token(word)),
+                Readiness::Output => match word::datagrams(word) {
+                    Some(id) => self.on_datagram_room(id),
+                    None => self.on_room(word::token(word)),
+                },
+                Readiness::Arrival => self.on_arrival(word::datagrams(word)?),
                 Readiness::Hangup => self.on_hangup(word::token(word), more),
             },
         }

@@ -2,7 +2,7 @@
 //!
 //! A word has 60 bits, of which the generation takes 32, so that a connection's slot must be below [`SLOT_LIMIT`].
 
-use crate::{ListenerId, Token};
+use crate::{DatagramId, ListenerId, Token};
 
 /// Slots are below this.
 pub(super) const SLOT_LIMIT: u32 = 1 << 28;
@@ -20,6 +20,17 @@ pub(super) fn token(word: u64) -> Token {
     Token { slot: word as u32 & (SLOT_LIMIT - 1), generation: (word >> 28) as u32 }
 }
 
+/// Below every connection's, since the generation is 0.
+pub(super) fn of_datagrams(id: DatagramId) -> u64 {
+    u64::from(id.0) + 1
+}
+
+/// The socket for datagrams of a poll's word, unless that is a connection's.
+pub(super) fn datagrams(word: u64) -> Option<DatagramId> {
+    let id = u32::try_from(word.checked_sub(1)?).ok().filter(|id| *id < SLOT_LIMIT - 1)?;
+    Some(DatagramId(id))
+}
+
 pub(super) fn of_listener(listener: ListenerId) -> u64 {
     u64::from(listener.0)
 }
@@ -33,6 +44,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_for_datagrams_is_neither_the_waker_nor_a_connection() {
+        assert_eq!(datagrams(WAKER), None);
+        for id in [0, 1, u32::from(u16::MAX)].map(DatagramId) {
+            assert_eq!(datagrams(of_datagrams(id)), Some(id));
+        }
+    }
+
+    #[test]
     fn a_word_brings_its_token_back() {
         for slot in [0, 1, SLOT_LIMIT - 1] {
             for generation in [1, 1 << 28, u32::MAX] {
@@ -40,6 +59,7 @@ mod tests {
                 assert_eq!(token(of_token(name)), name);
                 assert!(of_token(name) < tidegate_sys::uring::WORD_LIMIT);
                 assert_ne!(of_token(name), WAKER);
+                assert_eq!(datagrams(of_token(name)), None);
             }
         }
     }

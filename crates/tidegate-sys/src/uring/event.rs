@@ -58,6 +58,8 @@ pub enum Event {
 pub enum Readiness {
     /// Something to read; reported whenever more arrives.
     Input,
+    /// Something to read; reported once, and to one of those who wait for it at the same socket.
+    Arrival,
     /// Room to write; reported once.
     Output,
     /// Nothing but errors and hang-ups, of which the end of the peer's side is one; each is reported.
@@ -87,10 +89,11 @@ pub(super) enum Kind {
     PollHangup,
     Send,
     Attempt,
+    PollArrival,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Order,
         Self::Accept,
         Self::Receive,
@@ -99,6 +102,7 @@ impl Kind {
         Self::PollHangup,
         Self::Send,
         Self::Attempt,
+        Self::PollArrival,
     ];
 
     #[inline]
@@ -110,6 +114,7 @@ impl Kind {
     pub(super) fn of_poll(readiness: Readiness) -> Self {
         match readiness {
             Readiness::Input => Self::PollInput,
+            Readiness::Arrival => Self::PollArrival,
             Readiness::Output => Self::PollOutput,
             Readiness::Hangup => Self::PollHangup,
         }

@@ -15,6 +15,8 @@ use super::event::{Kind, Operation, Readiness};
 use super::{Attempt, Ring, Sending};
 
 const ACCEPT_POLL_FIRST: u16 = 1 << 2;
+const POLL_IN: u32 = libc::POLLIN.cast_unsigned() as u32;
+const POLL_OUT: u32 = libc::POLLOUT.cast_unsigned() as u32;
 
 /// Whether a successful attempt to send brings an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +75,14 @@ impl Ring {
     /// Waits until a descriptor is ready.
     pub fn poll(&mut self, word: u64, fd: impl AsFd, readiness: Readiness) {
         let (events, again) = match readiness {
-            Readiness::Input => (libc::POLLIN, true),
-            Readiness::Output => (libc::POLLOUT, false),
+            Readiness::Input => (POLL_IN, true),
+            Readiness::Arrival => (POLL_IN | libc::EPOLLEXCLUSIVE.cast_unsigned(), false),
+            Readiness::Output => (POLL_OUT, false),
             // A half-closed stream counts as hung up here, so the first report is not the last that matters.
             Readiness::Hangup => (0, true),
         };
         let fd = Fd(fd.as_fd().as_raw_fd());
-        let entry = opcode::PollAdd::new(fd, u32::from(events.cast_unsigned())).multi(again).build();
+        let entry = opcode::PollAdd::new(fd, events).multi(again).build();
         self.start(Kind::of_poll(readiness), word, entry);
     }
 

@@ -196,7 +196,8 @@ fn owned_paths(tree: &Tree) -> Vec<Owned> {
     }
     for (idx, row) in tree.rows(LISTEN).iter().enumerate() {
         if let Some(setting) = row.get("address")
-            && let Some(path) = setting.value.as_str().and_then(|text| text.strip_prefix("unix:"))
+            && let Some(text) = setting.value.as_str()
+            && let Some(path) = text.strip_prefix("unix:").or_else(|| text.strip_prefix("unixgram:"))
         {
             let key = format!("{LISTEN}[{idx}].address");
             owned.push(Owned { path: path.to_owned(), is_socket: true, place: setting.place.clone(), key });

@@ -159,7 +159,10 @@ impl Kind {
             Self::Path { empty: false } => "a path".to_owned(),
             Self::Text { max } => format!("a string of at most {max} bytes"),
             Self::Name => "1 to 32 of a-z, 0-9 and \"-\"".to_owned(),
-            Self::Address => "\"IP:port\", \"[IPv6]:port\" or \"unix:/path\"".to_owned(),
+            Self::Address => {
+                "\"IP:port\", \"[IPv6]:port\", \"unix:/path\", \"udp:IP:port\" or \"unixgram:/path\""
+                    .to_owned()
+            }
             Self::Service => one_of(&services_known(services).collect::<Vec<&str>>()),
             Self::UrlPath => {
                 "a path that begins with \"/\", of at most 1024 bytes, without \"?\", \"#\" and control \
@@ -224,7 +227,10 @@ impl Kind {
         match text.parse() {
             Ok(Address::Tcp(address)) => Ok(address.to_string()),
             Ok(Address::Unix(path)) => Ok(format!("unix:{}", absolute_path(&path, context)?)),
-            Err(error) => Err(Problem::new(format!("{}: {error}", quote(text))).near(similar_address(text))),
+            Ok(Address::Udp(address)) => Ok(format!("udp:{address}")),
+            Ok(Address::Unixgram(path)) => Ok(format!("unixgram:{}", absolute_path(&path, context)?)),
+            Err(error) => Err(Problem::new(format!("{}: {error}", quote(text)))
+                .near(similar_address(text).filter(|near| *near != quote(text)))),
         }
     }
 
@@ -367,6 +373,7 @@ fn absolute_path(path: &Path, context: &Context) -> Result<String, Problem> {
 
 /// What was meant by what people write in place of an address.
 fn similar_address(text: &str) -> Option<String> {
+    let (scheme, text) = text.strip_prefix("udp:").map_or(("", text), |text| ("udp:", text));
     let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
     let port: u16 = port.parse().ok()?;
     let host = match host {
@@ -375,7 +382,10 @@ fn similar_address(text: &str) -> Option<String> {
         host => host,
     };
     let plain = format!("{host}:{port}").parse::<SocketAddr>();
-    plain.or_else(|_| format!("[{host}]:{port}").parse()).ok().map(|address| quote(address.to_string()))
+    plain
+        .or_else(|_| format!("[{host}]:{port}").parse())
+        .ok()
+        .map(|address| quote(format!("{scheme}{address}")))
 }
 
 fn is_url_path(text: &str) -> bool {
@@ -392,7 +402,7 @@ fn is_header_value(text: &str) -> bool {
 const MAX_CPU_SETS: usize = 1024;
 
 /// The services a listener can name. One of them is of a later version; the schema says which.
-const SERVICES: [&str; 6] = ["web", "gateway", "admin", "echo", "discard", "syslog"];
+const SERVICES: [&str; 8] = ["web", "gateway", "admin", "echo", "discard", "daytime", "chargen", "syslog"];
 
 /// The longest path that the kernel takes, see path_resolution(7).
 const PATH_MAX: usize = 4095;

@@ -294,9 +294,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("listen.name", Kind::Name, r#""""#, "What logs, metrics and `--set listen.NAME.…` call it. Unique.")
         .default(Default::Required),
     key("listen.address", Kind::Address, r#""""#,
-        "Port 0 takes a free one and keeps it over reloads. No two alike, but for port 0.")
+        "Port 0 takes a free one and keeps it over reloads. No two alike, but for port 0. What begins with `udp:` or `unixgram:` is for datagrams.")
         .default(Default::Required),
-    key("listen.service", Kind::Service, r#""""#, "What it serves.")
+    key("listen.service", Kind::Service, r#""""#, "What it serves. `echo`, `discard`, `daytime` and `chargen` serve datagrams too.")
         .default(Default::Required).now(Now::Except(&[r#""syslog""#])),
     key("listen.backlog", Kind::Int { min: 1, max: 65535 }, "4096",
         "Connections that wait to be accepted, per socket, see listen(2)."),
@@ -308,7 +308,7 @@ pub(crate) const KEYS: &[Key] = &[
         "`\"0s\"`: every end is a reset, which leaves no TIME_WAIT and loses what the peer has not received (`SO_LINGER`). Longer times are refused: close(2) would keep the loop waiting for so long.")
         .default(Default::Absent),
     key("listen.receive_buffer", Kind::Size { min: 0, max: GIB }, "0",
-        "The kernel's receive buffer of each connection (`SO_RCVBUF`); the kernel doubles it, and caps it at twice `net.core.rmem_max`, which is logged; 0: it sizes it as needed."),
+        "The kernel's receive buffer of each connection, or of a socket for datagrams (`SO_RCVBUF`); the kernel doubles it, and caps it at twice `net.core.rmem_max`, which is logged; 0: it sizes it as needed."),
     key("listen.send_buffer", Kind::Size { min: 0, max: GIB }, "0",
         "The kernel's send buffer of each connection (`SO_SNDBUF`), as `receive_buffer` with `net.core.wmem_max`; 0: it sizes it as needed."),
     key("listen.tls", Kind::Table, "", "Certificate and key: `{ cert = \"…\", key = \"…\" }`.")

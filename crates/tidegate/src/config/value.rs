@@ -4,7 +4,7 @@
 //! a value. They are written to JSON as the text that stands in the file.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -124,17 +124,38 @@ pub enum Address {
     Tcp(SocketAddr),
     /// `"unix:/path"`. Absolute once a configuration was loaded, and at most [`UNIX_PATH_MAX`] bytes.
     Unix(PathBuf),
+    /// `"udp:127.0.0.1:7000"`, `"udp:[::1]:7000"`: for datagrams. Port 0 takes a free one.
+    Udp(SocketAddr),
+    /// `"unixgram:/path"`: a Unix socket for datagrams, with a path as in `Unix`.
+    Unixgram(PathBuf),
+}
+
+impl Address {
+    /// Whether what comes there are datagrams, and not connections.
+    #[must_use]
+    pub fn is_datagram(&self) -> bool {
+        matches!(self, Self::Udp(_) | Self::Unixgram(_))
+    }
 }
 
 impl FromStr for Address {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text.strip_prefix("unix:") {
-            Some("") => Err(Invalid("no path after \"unix:\"")),
-            Some(path) if path.contains('\0') => Err(Invalid("a NUL in the path")),
-            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
-            None => text.parse().map(Self::Tcp).map_err(|_| Invalid("not an address")),
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket_path(path, "no path after \"unix:\"").map(Self::Unix);
+        }
+        if let Some(path) = text.strip_prefix("unixgram:") {
+            return socket_path(path, "no path after \"unixgram:\"").map(Self::Unixgram);
+        }
+        let inet = |text: &str| text.parse::<SocketAddr>().map_err(|_| Invalid("not an address"));
+        match text.strip_prefix("udp:") {
+            Some(text) => match inet(text)? {
+                // What comes there has been sent to many, and no answer could leave from it.
+                address if is_of_many(address.ip()) => Err(Invalid("an address of many machines")),
+                address => Ok(Self::Udp(address)),
+            },
+            None => inet(text).map(Self::Tcp),
         }
     }
 }
@@ -144,8 +165,22 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Unixgram(path) => write!(f, "unixgram:{}", path.display()),
         }
     }
+}
+
+fn socket_path(path: &str, missing: &'static str) -> Result<PathBuf, Invalid> {
+    match path {
+        "" => Err(Invalid(missing)),
+        path if path.contains('\0') => Err(Invalid("a NUL in the path")),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+fn is_of_many(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// What a listener serves.
@@ -161,6 +196,10 @@ pub enum ServiceName {
     Echo,
     /// Reads and forgets.
     Discard,
+    /// Tells the time.
+    Daytime,
+    /// Sends characters without end, or as many as came in a datagram.
+    Chargen,
     /// A service of the program that uses the library (see
     /// [`LoadOptions::services`](super::LoadOptions::services)).
     Named(Name),
@@ -176,6 +215,8 @@ impl ServiceName {
             Self::Admin => "admin",
             Self::Echo => "echo",
             Self::Discard => "discard",
+            Self::Daytime => "daytime",
+            Self::Chargen => "chargen",
             Self::Named(name) => name.as_str(),
         }
     }
@@ -191,6 +232,8 @@ impl FromStr for ServiceName {
             "admin" => Self::Admin,
             "echo" => Self::Echo,
             "discard" => Self::Discard,
+            "daytime" => Self::Daytime,
+            "chargen" => Self::Chargen,
             _ => Self::Named(text.parse()?),
         })
     }
@@ -312,6 +355,8 @@ as_text! {
     Address by |address: &Address| match address {
         Address::Tcp(address) => Ok(address.to_string()),
         Address::Unix(path) => prefixed("unix:", path),
+        Address::Udp(address) => Ok(format!("udp:{address}")),
+        Address::Unixgram(path) => prefixed("unixgram:", path),
     },
     Database by |Database::Sqlite(path): &Database| prefixed("sqlite:", path),
 }

@@ -55,12 +55,21 @@ pub(crate) struct Handles {
     pub(crate) loops: Vec<LoopHandle>,
     /// Who is told in their place, and tells them when they have all that there is for them.
     pub(crate) intake: Option<IntakeHandle>,
+    /// The listeners of datagrams, which are the loops' own whoever accepts connections.
+    pub(crate) datagrams: Vec<usize>,
 }
 
 #[derive(Debug)]
 pub(crate) enum IntakeHandle {
     Acceptor(AcceptorHandle),
     Receiver(ReceiverHandle),
+}
+
+impl Handles {
+    /// Of loops that accept for themselves.
+    pub(crate) fn of_loops(loops: Vec<LoopHandle>) -> Self {
+        Self { loops, intake: None, datagrams: Vec::new() }
+    }
 }
 
 /// A listener's socket for whoever accepts from it.
@@ -85,7 +94,7 @@ impl Built {
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
         let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
         let (loops, intake, handles) = if server.hands_over() && !inherited.channels.is_empty() {
-            plan.another_accepts(inherited.channels)?
+            plan.another_accepts(inherited)?
         } else if server.has_acceptor() {
             plan.main_accepts(inherited)?
         } else {
@@ -104,14 +113,15 @@ impl Built {
         let pool = start_pool(server, &threads)?;
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
         let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
-        let loops = plan.loops_without_sockets()?;
+        let none: Vec<Vec<Listening>> = server.listeners.iter().map(|_| Vec::new()).collect();
+        let loops = plan.loops_of_datagrams(&none, &[])?;
         let (loops, handles): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
-        Ok(Self { loops, intake: None, handles: Handles { loops: handles, intake: None }, pool, threads })
+        Ok(Self { loops, intake: None, handles: Handles::of_loops(handles), pool, threads })
     }
 
     /// One loop that accepts for itself.
     pub(crate) fn of_loop((event_loop, handle): (EventLoop, LoopHandle), threads: Threads) -> Self {
-        let handles = Handles { loops: vec![handle], intake: None };
+        let handles = Handles::of_loops(vec![handle]);
         Self { loops: vec![event_loop], intake: None, handles, pool: None, threads }
     }
 
@@ -120,7 +130,8 @@ impl Built {
         (acceptor, handle): (Acceptor<Epoll>, AcceptorHandle),
         threads: Threads,
     ) -> Self {
-        let handles = Handles { loops: Vec::new(), intake: Some(IntakeHandle::Acceptor(handle)) };
+        let intake = Some(IntakeHandle::Acceptor(handle));
+        let handles = Handles { intake, ..Handles::of_loops(Vec::new()) };
         let intake = Some(Intake::Acceptor(Box::new(acceptor)));
         Self { loops: Vec::new(), intake, handles, pool: None, threads }
     }
@@ -151,41 +162,80 @@ impl Plan<'_> {
             loops.push(event_loop);
             handles.push(handle);
         }
-        Ok((loops, None, Handles { loops: handles, intake: None }))
+        Ok((loops, None, Handles::of_loops(handles)))
     }
 
     /// Loops without sockets, and an acceptor that has them.
     fn main_accepts(&self, mut inherited: Inherited) -> Result<Parts, Error> {
-        let sockets = inherited.in_slot(self.server.listeners.len(), 0);
+        let mut sockets = inherited.in_slot(self.server.listeners.len(), 0);
+        let own = self.take_datagrams(&mut sockets);
+        let loops = self.loops_of_datagrams(&own, &inherited.paused)?;
+        let (loops, handles): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
         let sockets = self.engine_sockets(sockets, &inherited.paused);
-        let (loops, handles): (Vec<_>, Vec<_>) = self.loops_without_sockets()?.into_iter().unzip();
         let own = self.places[self.server.loop_count()].clone();
         let mut builder = AcceptorBuilder::new(balance(self.server), handles.clone()).metrics(own);
         for (listener, sockets) in self.server.listeners.iter().zip(sockets) {
             builder = builder.listen(&listener.name, sockets);
         }
         let (acceptor, handle) = builder.build().map_err(Error::Service)?;
-        let handles = Handles { loops: handles, intake: Some(IntakeHandle::Acceptor(handle)) };
+        let intake = Some(IntakeHandle::Acceptor(handle));
+        let handles = Handles { loops: handles, intake, datagrams: self.datagrams() };
         Ok((loops, Some(Intake::Acceptor(Box::new(acceptor))), handles))
     }
 
     /// Loops without sockets, and a receiver of what another process accepts.
-    fn another_accepts(&self, channels: Vec<OwnedFd>) -> Result<Parts, Error> {
-        let (loops, handles): (Vec<_>, Vec<_>) = self.loops_without_sockets()?.into_iter().unzip();
+    fn another_accepts(&self, mut inherited: Inherited) -> Result<Parts, Error> {
+        let sockets = inherited.in_slot(self.server.listeners.len(), 0);
+        let loops = self.loops_of_datagrams(&sockets, &inherited.paused)?;
+        let (loops, handles): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
         let own = self.places[self.server.loop_count()].clone();
         let mut builder = ReceiverBuilder::new(balance(self.server), handles.clone()).metrics(own);
-        for channel in channels {
+        for channel in inherited.channels {
             let channel = FdChannel::from_fd(channel).map_err(Error::system("taking a channel"))?;
             builder = builder.channel(channel);
         }
         let (receiver, handle) = builder.build().map_err(Error::Service)?;
-        let handles = Handles { loops: handles, intake: Some(IntakeHandle::Receiver(handle)) };
+        let intake = Some(IntakeHandle::Receiver(handle));
+        let handles = Handles { loops: handles, intake, datagrams: self.datagrams() };
         Ok((loops, Some(Intake::Receiver(Box::new(receiver))), handles))
     }
 
-    fn loops_without_sockets(&self) -> Result<Vec<(EventLoop, LoopHandle)>, Error> {
-        let none = || self.server.listeners.iter().map(|_| Socket::handed_over().into()).collect();
-        (0..self.server.loop_count()).map(|number| self.event_loop(number, none())).collect()
+    /// The numbers of the listeners of datagrams.
+    fn datagrams(&self) -> Vec<usize> {
+        let listeners = self.server.listeners.iter().enumerate();
+        listeners.filter(|(_, listener)| listener.address.is_datagram()).map(|(number, _)| number).collect()
+    }
+
+    /// Takes the sockets for datagrams out of those of all listeners.
+    fn take_datagrams(&self, sockets: &mut [Vec<Listening>]) -> Vec<Vec<Listening>> {
+        let mut own: Vec<Vec<Listening>> = sockets.iter().map(|_| Vec::new()).collect();
+        for number in self.datagrams() {
+            own[number] = std::mem::take(&mut sockets[number]);
+        }
+        own
+    }
+
+    /// Loops that are handed their connections, and share the sockets for datagrams: each datagram wakes one of them.
+    fn loops_of_datagrams(
+        &self,
+        sockets: &[Vec<Listening>],
+        paused: &[String],
+    ) -> Result<Vec<(EventLoop, LoopHandle)>, Error> {
+        let share = |of: &Vec<Listening>| -> std::io::Result<Vec<Listening>> {
+            of.iter().map(|it| Ok(Listening { fd: it.fd.try_clone()?, shared: true })).collect()
+        };
+        let mut loops = Vec::with_capacity(self.server.loop_count());
+        for number in 0..self.server.loop_count() {
+            let own: std::io::Result<Vec<_>> = sockets.iter().map(share).collect();
+            let own = self.engine_sockets(own.map_err(Error::system("sharing a socket"))?, paused);
+            let listeners = self.server.listeners.iter().zip(own);
+            let sockets = listeners.map(|(listener, own)| match listener.address.is_datagram() {
+                true => own,
+                false => Socket::handed_over().into(),
+            });
+            loops.push(self.event_loop(number, sockets.collect())?);
+        }
+        Ok(loops)
     }
 
     /// The sockets with their options, by listener.

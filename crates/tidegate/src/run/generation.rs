@@ -18,7 +18,7 @@ use tidegate_process::systemd::ActivatedSockets;
 use tidegate_process::{Amendment, ChildSpec, Plan, Role};
 use tidegate_sys::fd_channel::FdChannel;
 use tidegate_sys::shared::SharedMemory;
-use tidegate_sys::socket::{TcpOptions, start_listening};
+use tidegate_sys::socket::TcpOptions;
 
 use super::handout::{HANDOUT_FD, Handout, metrics_name};
 use super::worker::SharedWords;
@@ -96,6 +96,12 @@ impl Generation {
                 let (sends, receives) = FdChannel::pair().map_err(Error::system("making a channel"))?;
                 child = child.covered_fd(HANDOFF_FD, Arc::new(receives.into()));
                 acceptor.fds.push((format!("{HANDOFF_PREFIX}{index}"), Arc::new(sends.into())));
+                // Nobody can hand a datagram over: every worker has the sockets for them, so none needs a stand-in.
+                for (listener, bound) in self.datagrams() {
+                    for (number, fd) in bound.sockets.iter().enumerate() {
+                        child = child.fd(listen_name(listener, 0, number, true), Arc::clone(fd));
+                    }
+                }
             } else {
                 for (name, fd) in self.sockets_of(index) {
                     child = child.covered_fd(name, fd);
@@ -104,7 +110,8 @@ impl Generation {
             children.push(child);
         }
         if let Some(mut acceptor) = acceptor {
-            for (listener, bound) in self.bound.iter().enumerate() {
+            let of_connections = |(_, bound): &(usize, &Bound)| !bound.configured.is_datagram();
+            for (listener, bound) in self.bound.iter().enumerate().filter(of_connections) {
                 for (number, fd) in bound.sockets.iter().enumerate() {
                     acceptor.fds.push((listen_name(listener, 0, number, false), Arc::clone(fd)));
                 }
@@ -112,6 +119,11 @@ impl Generation {
             children.push(acceptor);
         }
         Ok(children)
+    }
+
+    /// The listeners of datagrams, with their numbers.
+    fn datagrams(&self) -> impl Iterator<Item = (usize, &Bound)> {
+        self.bound.iter().enumerate().filter(|(_, bound)| bound.configured.is_datagram())
     }
 
     pub(crate) fn hands_over(&self) -> bool {
@@ -147,12 +159,16 @@ impl Generation {
             let Some(grown) = next.iter().find(is_it) else { continue };
             let had = bound.sockets.len();
             for (number, fd) in grown.bound.sockets.iter().enumerate().skip(had) {
-                start_listening(fd, &grown.options).map_err(Error::system("listening"))?;
+                bound.start(fd, &grown.options).map_err(Error::system("listening"))?;
                 bound.sockets.push(Arc::clone(fd));
                 let mut add = |role, slot| {
                     let name = listen_name(listener, slot, number, bound.is_shared());
                     amendments.push(Amendment { role, name, fd: Arc::clone(fd) });
                 };
+                if hands_over && bound.configured.is_datagram() {
+                    (0..workers).for_each(|index| add(Role::Worker(index), 0));
+                    continue;
+                }
                 if hands_over {
                     add(Role::Acceptor, 0);
                     continue;

@@ -120,6 +120,10 @@ impl WorkerLoops {
         let Covered { listener, slot, shared, nodelay } = covered;
         let socket = if shared { Socket::shared(fd) } else { Socket::own(fd) }.nodelay(nodelay);
         match &self.handles.intake {
+            Some(_) if self.handles.datagrams.contains(&listener) => {
+                // One loop is enough: what it covers is for a while.
+                self.handles.loops[0].adopt(key.into(), listener, socket);
+            }
             None => match self.handles.loops.get(slot % self.handles.loops.len().max(1)) {
                 Some(handle) => handle.adopt(key.into(), listener, socket),
                 None => tracing::warn!("there is no loop to accept for a neighbour"),
@@ -147,6 +151,9 @@ impl WorkerLoops {
 
     /// Takes what waits at what was adopted under the key, and lets go of it.
     pub(crate) fn release(&self, key: u32) {
+        if !self.handles.datagrams.is_empty() {
+            self.handles.loops[0].release(key.into());
+        }
         match &self.handles.intake {
             None => self.handles.loops.iter().for_each(|handle| handle.release(key.into())),
             Some(IntakeHandle::Acceptor(handle)) => handle.release(key.into()),
@@ -156,6 +163,9 @@ impl WorkerLoops {
 
     /// Stops accepting for a listener, or for all.
     pub(crate) fn pause(&self, listener: Option<usize>) {
+        for (handle, number) in self.datagrams(listener) {
+            handle.pause(Some(number));
+        }
         match &self.handles.intake {
             None => self.handles.loops.iter().for_each(|handle| handle.pause(listener)),
             Some(IntakeHandle::Acceptor(handle)) => handle.pause(listener),
@@ -165,11 +175,21 @@ impl WorkerLoops {
 
     /// Accepts again.
     pub(crate) fn resume(&self, listener: Option<usize>) {
+        for (handle, number) in self.datagrams(listener) {
+            handle.resume(Some(number));
+        }
         match &self.handles.intake {
             None => self.handles.loops.iter().for_each(|handle| handle.resume(listener)),
             Some(IntakeHandle::Acceptor(handle)) => handle.resume(listener),
             Some(IntakeHandle::Receiver(handle)) => handle.resume(listener),
         }
+    }
+
+    /// Each loop with each listener of datagrams that is meant, where others accept connections.
+    fn datagrams(&self, listener: Option<usize>) -> impl Iterator<Item = (&LoopHandle, usize)> {
+        let meant = move |number: &usize| listener.is_none_or(|listener| listener == *number);
+        let numbers = self.handles.datagrams.iter().copied().filter(meant);
+        numbers.flat_map(|number| self.handles.loops.iter().map(move |handle| (handle, number)))
     }
 
     /// Whether a loop or the acceptor has ended; its thread may still be about to.
@@ -256,7 +276,8 @@ mod tests {
         let acceptor = AcceptorBuilder::new(Balance::RoundRobin, handles.clone()).listen("main", socket);
         let (acceptor, handle) = acceptor.build().unwrap();
         let intake = Some(super::super::build::Intake::Acceptor(Box::new(acceptor)));
-        let own = Handles { loops: handles.clone(), intake: Some(IntakeHandle::Acceptor(handle)) };
+        let intake_handle = Some(IntakeHandle::Acceptor(handle));
+        let own = Handles { intake: intake_handle, ..Handles::of_loops(handles.clone()) };
         let threads = Threads::of_worker(&config, 0, 2);
         (Built { loops, intake, handles: own, pool: None, threads }, handles)
     }

@@ -19,13 +19,15 @@ fn address_that_is_none() {
         ("127.0.0.1:65536", ""),
         ("example.org:80", ""),
         ("", ""),
+        ("udp:localhost:7", "; did you mean \"udp:127.0.0.1:7\"?"),
+        ("udp:127.0.0.1", ""),
     ] {
         let carets = "^".repeat(address.len() + 2);
         check(
             &listener(address, "web"),
             &format!(
                 "
-tidegate.toml:3:11: listen[0].address: \"{address}\": not an address{near} (allowed: \"IP:port\", \"[IPv6]:port\" or \"unix:/path\")
+tidegate.toml:3:11: listen[0].address: \"{address}\": not an address{near} (allowed: \"IP:port\", \"[IPv6]:port\", \"unix:/path\", \"udp:IP:port\" or \"unixgram:/path\")
 3 | address = \"{address}\"
   |           {carets}"
             ),
@@ -34,11 +36,41 @@ tidegate.toml:3:11: listen[0].address: \"{address}\": not an address{near} (allo
 }
 
 #[test]
+fn datagrams_have_services_and_options_of_their_own() {
+    for service in ["web", "gateway", "admin"] {
+        check(
+            &listener("udp:127.0.0.1:7000", service),
+            &format!(
+                "
+tidegate.toml:4:11: listen[0].service: \"{service}\" serves connections, and the address is one of datagrams
+4 | service = \"{service}\"
+  |           {}",
+                "^".repeat(service.len() + 2)
+            ),
+        );
+    }
+    check(
+        &format!("{}backlog = 7\n", listener("unixgram:/run/s", "echo")),
+        "
+tidegate.toml:5:11: listen[0].backlog: 7 has no effect: it is an option of connections, and the address is one of datagrams
+5 | backlog = 7
+  |           ^",
+    );
+    check(
+        &listener("udp:224.0.0.1:7", "echo"),
+        "
+tidegate.toml:3:11: listen[0].address: \"udp:224.0.0.1:7\": an address of many machines (allowed: \"IP:port\", \"[IPv6]:port\", \"unix:/path\", \"udp:IP:port\" or \"unixgram:/path\")
+3 | address = \"udp:224.0.0.1:7\"
+  |           ^^^^^^^^^^^^^^^^^",
+    );
+}
+
+#[test]
 fn service_that_is_unknown() {
     check(
         &listener("127.0.0.1:1", "wep"),
         "
-tidegate.toml:4:11: listen[0].service: unknown value \"wep\"; did you mean \"web\"? (allowed: \"web\", \"gateway\", \"admin\", \"echo\" or \"discard\")
+tidegate.toml:4:11: listen[0].service: unknown value \"wep\"; did you mean \"web\"? (allowed: \"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\")
 4 | service = \"wep\"
   |           ^^^^^",
     );
@@ -63,7 +95,7 @@ fn listener_without_what_it_needs() {
 tidegate.toml:2:1: listen[0].name: missing (allowed: 1 to 32 of a-z, 0-9 and \"-\")
 2 | [[listen]]
   | ^^^^^^^^^^
-tidegate.toml:2:1: listen[0].service: missing (allowed: \"web\", \"gateway\", \"admin\", \"echo\" or \"discard\")
+tidegate.toml:2:1: listen[0].service: missing (allowed: \"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\")
 2 | [[listen]]
   | ^^^^^^^^^^",
     );

@@ -9,7 +9,7 @@ fn later_features_are_refused() {
             "listen.web.service=syslog",
             "listen.web.service",
             "\"syslog\" is not yet supported",
-            "\"web\", \"gateway\", \"admin\", \"echo\" or \"discard\"",
+            "\"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\"",
         ),
         ("listen.web.proxy_protocol=true", "listen.web.proxy_protocol", "true is not yet supported", "false"),
         (

@@ -6,13 +6,18 @@
 use super::Finding;
 use crate::config::schema::LISTEN;
 use crate::config::tree::{Row, Setting, Tree};
+use crate::config::value::ServiceName;
 
 /// Options that cannot be served.
 pub(super) fn options(tree: &Tree) -> Vec<Finding> {
     let rows = tree.rows(LISTEN).iter().enumerate();
     rows.flat_map(|(idx, row)| {
-        let is_unix = row.text("address").is_some_and(|address| address.starts_with("unix:"));
-        let found = if is_unix { on_unix(row) } else { lingering(row).into_iter().collect() };
+        let address = row.text("address").unwrap_or_default();
+        let found = match address.split_once(':').map_or("", |(scheme, _)| scheme) {
+            "unix" => on_unix(row),
+            "udp" | "unixgram" => on_datagrams(row),
+            _ => lingering(row).into_iter().collect(),
+        };
         found.into_iter().map(move |(name, setting, why)| {
             let message = format!("{} {why}", setting.value);
             Finding::new(&setting.place, format!("{LISTEN}[{idx}].{name}"), message)
@@ -46,7 +51,22 @@ fn on_unix(row: &Row) -> Vec<Wrong<'_>> {
     said.filter(|(name, setting, _)| *name == "linger" || !is_default(setting)).collect()
 }
 
+/// Services and options of connections, where datagrams come.
+fn on_datagrams(row: &Row) -> Vec<Wrong<'_>> {
+    const SERVICE: &str = "serves connections, and the address is one of datagrams";
+    const OPTION: &str = "has no effect: it is an option of connections, and the address is one of datagrams";
+    let service = row.get("service").filter(|service| {
+        [ServiceName::Web, ServiceName::Gateway, ServiceName::Admin]
+            .iter()
+            .any(|it| service.value == it.as_str())
+    });
+    let options = ["backlog", "nodelay", "keepalive", "linger"].into_iter();
+    let said = options.filter_map(|name| Some((name, row.get(name)?, OPTION)));
+    let wrong = said.filter(|(name, setting, _)| *name == "linger" || !is_default(setting));
+    service.map(|service| ("service", service, SERVICE)).into_iter().chain(wrong).collect()
+}
+
 /// Of those options that have a default.
 fn is_default(setting: &Setting) -> bool {
-    setting.value == true || setting.value == "0s" || setting.value == "0B"
+    setting.value == true || setting.value == "0s" || setting.value == "0B" || setting.value == 4096
 }
