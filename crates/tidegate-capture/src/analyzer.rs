@@ -1,7 +1,7 @@
 //! `Analyzer`: which connection a packet belongs to, and what all of them come to.
 //!
-//! Invariant: everything that grows with the file has a limit: connections at a time, those listed, kinds of messages, and
-//! data that waits for what comes before it. What is beyond one is still in the totals.
+//! Invariant: everything that grows with the file has a limit: connections at a time, the memory that they take, those
+//! listed, and kinds of messages. What is beyond one is still in the totals.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -50,8 +50,9 @@ pub struct Analyzer {
     connections: HashMap<(SocketAddr, SocketAddr), Connection>,
     file: FileReport,
     last_ns: u64,
-    /// Data that waits, in bytes.
-    waiting: usize,
+    /// Memory that the connections take, in bytes.
+    held: usize,
+    limits: Limits,
     found: Vec<Finding>,
     exchanges: Vec<(Exchange, Option<u64>)>,
     total: Total,
@@ -76,10 +77,17 @@ struct Times {
     thinking: Spread,
 }
 
-/// Connections that are followed at the same time.
-const MAX_CONNECTIONS: usize = 16_384;
-/// Data that waits for what comes before it, in all connections.
-const MAX_WAITING: usize = 64 << 20;
+/// What is followed at the same time.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    connections: usize,
+    /// Memory that they take, in bytes.
+    held: usize,
+}
+
+const LIMITS: Limits = Limits { connections: 16_384, held: 256 << 20 };
+/// How long the last packets of a connection may take.
+const SETTLE_NS: u64 = 1_000_000_000;
 /// Kinds of messages; all beyond are one.
 const MAX_KINDS: usize = 256;
 const OTHER_KINDS: &str = "(others)";
@@ -147,7 +155,8 @@ impl Analyzer {
             connections: HashMap::new(),
             file: FileReport::default(),
             last_ns: 0,
-            waiting: 0,
+            held: 0,
+            limits: LIMITS,
             found: Vec::new(),
             exchanges: Vec::new(),
             total: Total::default(),
@@ -193,7 +202,7 @@ impl Analyzer {
         {
             self.end(&mut connection);
         }
-        if self.connections.len() == MAX_CONNECTIONS && !self.connections.contains_key(&key) {
+        if self.connections.len() >= self.limits.connections && !self.connections.contains_key(&key) {
             self.make_room();
         }
         let (port, choice) = (self.options.port, self.options.protocol);
@@ -201,35 +210,37 @@ impl Analyzer {
             let (client, server) = ends(segment, port);
             Connection::new(client, server, segment.time_ns, choice)
         });
-        let before = connection.waiting();
-        let room = MAX_WAITING.saturating_sub(self.waiting - before);
-        let mut sink =
-            Sink { found: &mut self.found, difference_ns: None, exchanges: &mut self.exchanges, room };
+        let mut sink = Sink { found: &mut self.found, difference_ns: None, exchanges: &mut self.exchanges };
+        self.held -= connection.held();
         connection.take(segment, &mut sink);
+        self.held += connection.held();
         let difference_ns = sink.difference_ns;
-        self.waiting = self.waiting - before + connection.waiting();
         let side = connection.side(segment);
         self.total.note(side, segment.time_ns, &self.found, difference_ns);
         self.total.answered(&mut self.exchanges);
+        while self.held > self.limits.held {
+            self.make_room();
+        }
     }
 
-    /// Takes connections off the list: those that have ended, or else those of which nothing came for the longest time.
+    /// Takes a quarter of the connections off the list: those that have ended first, and then those of which nothing came
+    /// for the longest time. Never fewer, since each time looks at all of them.
     fn make_room(&mut self) {
-        let mut times: Vec<u64> = self.connections.values().map(Connection::last_ns).collect();
-        let quarter = times.len() / 4;
-        let (_, oldest, _) = times.select_nth_unstable(quarter);
-        let oldest = *oldest;
-        let has_over = self.connections.values().any(Connection::is_over);
-        let is_out = |connection: &Connection| {
-            if has_over { connection.is_over() } else { connection.last_ns() <= oldest }
-        };
-        let mut out: Vec<_> = self.connections.extract_if(|_, connection| is_out(connection)).collect();
-        out.sort_by_key(|(_, connection)| connection.last_ns());
-        out.iter_mut().for_each(|(_, connection)| self.end(connection));
+        // Something may still come of one that has ended just now, and would be taken for another connection.
+        let settled_ns = self.last_ns.saturating_sub(SETTLE_NS);
+        let rank = |it: &Connection| (!(it.is_over() && it.last_ns() < settled_ns), it.last_ns());
+        let mut ranks: Vec<_> = self.connections.values().map(rank).collect();
+        let quarter = ranks.len() / 4;
+        let (_, last, _) = ranks.select_nth_unstable(quarter);
+        let last = *last;
+        let out = self.connections.extract_if(|_, connection| rank(connection) <= last);
+        let mut out: Vec<_> = out.map(|(_, connection)| connection).collect();
+        out.sort_by_key(|connection| (connection.last_ns(), connection.begin()));
+        out.iter_mut().for_each(|connection| self.end(connection));
     }
 
     fn end(&mut self, connection: &mut Connection) {
-        self.waiting -= connection.waiting();
+        self.held -= connection.held();
         connection.conclude(&mut self.exchanges);
         self.total.answered(&mut self.exchanges);
         let report = connection.report();
@@ -245,7 +256,7 @@ impl Analyzer {
     #[must_use]
     pub fn finish(mut self) -> Report {
         let mut rest: Vec<_> = std::mem::take(&mut self.connections).into_values().collect();
-        rest.sort_by_cached_key(|connection| connection.report().first_ns);
+        rest.sort_by_key(Connection::begin);
         rest.iter_mut().for_each(|connection| self.end(connection));
         self.file.duration_ns = self.last_ns.saturating_sub(self.file.first_ns);
         let connections_not_listed = self.total.connections - self.listed.len() as u64;
@@ -351,5 +362,73 @@ impl Total {
             by_count.then_with(|| (a.protocol, &a.what).cmp(&(b.protocol, &b.what)))
         });
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection of one packet with this much data, `nth` in time and port.
+    fn packet(nth: u16, flags: u8, data: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(40 + data.len()).unwrap();
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        packet.extend_from_slice(&[&nth.to_be_bytes()[..], &[0, 80, 0, 0, 0, 9, 0, 0, 0, 1]].concat());
+        packet.extend_from_slice(&[0x50, flags, 1, 0, 0, 0, 0, 0]);
+        packet.extend_from_slice(data);
+        packet
+    }
+
+    fn take(analyzer: &mut Analyzer, time_ns: u64, bytes: &[u8]) {
+        let original_len = u32::try_from(bytes.len()).unwrap();
+        analyzer.take(&Packet { number: 1, time_ns, link: 101, bytes, original_len });
+        let held: usize = analyzer.connections.values().map(Connection::held).sum();
+        assert_eq!(analyzer.held, held);
+        assert!(held <= analyzer.limits.held && analyzer.connections.len() <= analyzer.limits.connections);
+    }
+
+    fn ports(analyzer: &Analyzer) -> Vec<u16> {
+        let mut ports: Vec<_> = analyzer.connections.keys().map(|(client, _)| client.port()).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    fn with(limits: Limits) -> Analyzer {
+        Analyzer { limits, ..Analyzer::new(Options::default()) }
+    }
+
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+
+    #[test]
+    fn room_is_made_by_those_that_have_ended_and_then_by_the_longest_silent() {
+        let mut analyzer = with(Limits { connections: 8, held: usize::MAX });
+        for nth in 1000..1008 {
+            take(&mut analyzer, u64::from(nth), &packet(nth, if nth == 1006 { RST } else { ACK }, b""));
+        }
+        take(&mut analyzer, 2 * SETTLE_NS, &packet(1008, RST, b""));
+        assert_eq!(ports(&analyzer), [1002, 1003, 1004, 1005, 1007, 1008]);
+        for nth in 1009..1012 {
+            take(&mut analyzer, 2 * SETTLE_NS + u64::from(nth), &packet(nth, ACK, b""));
+        }
+        // One that has only just ended goes in its turn.
+        assert_eq!(ports(&analyzer), [1005, 1007, 1008, 1009, 1010, 1011]);
+        assert_eq!(analyzer.finish().total.connections, 12);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_takes_it() {
+        const LIMIT: usize = 1 << 20;
+        let mut analyzer = with(Limits { connections: usize::MAX, held: LIMIT });
+        let head = [b"GET /".as_slice(), &[b'x'; 8_000]].concat();
+        let mut most = 0;
+        for nth in 1..2_000 {
+            // Heads that are never whole, and segments that nobody acknowledges.
+            take(&mut analyzer, u64::from(nth), &packet(nth, ACK, &head));
+            most = most.max(analyzer.connections.len());
+        }
+        assert!((16..200).contains(&most), "{most}");
+        assert_eq!(analyzer.finish().total.connections, 1_999);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Chunk<'a> {
 /// One direction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Assembly {
-    /// The position of the first byte that was not handed out; `None` before anything came.
+    /// The position of the first byte that was not handed out; `None` before that of the first one is known.
     next: Option<u64>,
     /// What came early, by its position. Each lies beyond `next`; they may overlap.
     early: BTreeMap<u64, Early>,
@@ -39,6 +39,11 @@ impl Assembly {
     /// How much room what waits takes.
     pub(crate) fn waiting(&self) -> usize {
         self.early_bytes
+    }
+
+    /// The first byte has this position, unless it has one already.
+    pub(crate) fn begin(&mut self, position: u64) {
+        self.next.get_or_insert(position);
     }
 
     /// Takes data at a position: `len` bytes, of which `bytes` were captured.

@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     is_reset: bool,
     first_ns: u64,
     last_ns: u64,
+    /// What it was told to hold at the last packet, in bytes.
+    held: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,8 +56,6 @@ pub(crate) struct Sink<'a> {
     pub(crate) difference_ns: Option<u64>,
     /// Requests that were answered, and the shortest time to the server and back so far.
     pub(crate) exchanges: &'a mut Vec<(Exchange, Option<u64>)>,
-    /// Room for data that waits for what comes before it, in bytes.
-    pub(crate) room: usize,
 }
 
 /// Bytes that wait in one direction of one connection at most.
@@ -78,6 +78,7 @@ impl Connection {
             is_reset: false,
             first_ns: now_ns,
             last_ns: now_ns,
+            held: 0,
         }
     }
 
@@ -95,18 +96,32 @@ impl Connection {
         self.last_ns
     }
 
+    /// What puts it before or behind another one in a list.
+    pub(crate) fn begin(&self) -> (u64, SocketAddr, SocketAddr) {
+        (self.first_ns, self.client, self.server)
+    }
+
     /// Who sent it.
     pub(crate) fn side(&self, segment: &Segment<'_>) -> Side {
         if segment.from == self.client { Side::Client } else { Side::Server }
     }
 
-    /// How much room waiting data takes.
-    pub(crate) fn waiting(&self) -> usize {
-        self.assemblies.iter().map(Assembly::waiting).sum()
+    /// Memory that it takes, in bytes, since its last packet.
+    pub(crate) fn held(&self) -> usize {
+        self.held
     }
 
     /// A packet of this connection.
     pub(crate) fn take(&mut self, segment: &Segment<'_>, sink: &mut Sink<'_>) {
+        self.look_at(segment, sink);
+        self.held = size_of::<Self>()
+            + self.flows.iter().map(Flow::held).sum::<usize>()
+            + self.rtts.iter().map(Rtt::held).sum::<usize>()
+            + self.assemblies.iter().map(Assembly::waiting).sum::<usize>()
+            + self.dialogue.held();
+    }
+
+    fn look_at(&mut self, segment: &Segment<'_>, sink: &mut Sink<'_>) {
         let side = self.side(segment);
         let (this, that) = (side.index(), side.other().index());
         self.last_ns = self.last_ns.max(segment.time_ns);
@@ -136,6 +151,7 @@ impl Connection {
             self.disturbances += u64::from(is_disturbing);
         }
         self.note_end(side, segment);
+        self.begin_data(side, segment, start);
         self.hear(side, segment, start, sink);
     }
 
@@ -200,15 +216,27 @@ impl Connection {
         self.is_reset |= segment.rst;
     }
 
+    /// Finds where the data of both sides begins, so that it is known when its begin was not captured.
+    fn begin_data(&mut self, side: Side, segment: &Segment<'_>, start: u64) {
+        if segment.syn {
+            self.assemblies[side.index()].begin(start + 1);
+            return;
+        }
+        for (flow, assembly) in self.flows.iter().zip(&mut self.assemblies) {
+            if let Some(acked) = flow.acked() {
+                assembly.begin(acked);
+            }
+        }
+    }
+
     /// Lets the dialogue hear what has come in order.
     fn hear(&mut self, side: Side, segment: &Segment<'_>, start: u64, sink: &mut Sink<'_>) {
         let this = side.index();
         if !self.dialogue.is_silent() && segment.len > 0 && !segment.rst {
             let at = start + u64::from(segment.syn);
-            let room = sink.room.min(MAX_EARLY);
             let (data, len) = (segment.data, u64::from(segment.len));
             self.hand_on(side, segment.time_ns, sink, |assembly, out| {
-                assembly.push(at, data, len, room, out)
+                assembly.push(at, data, len, MAX_EARLY, out)
             });
         }
         if (segment.fin || segment.rst) && self.assemblies[this].waiting() == 0 {
@@ -248,7 +276,7 @@ impl Connection {
         let mut counts = self.counts;
         for side in [Side::Client, Side::Server] {
             let (this, that) = (side.index(), side.other().index());
-            counts[this].settle(self.counts[that].duplicate_sacks);
+            counts[this].settle(self.counts[that].duplicate_sacks_of_copies);
             counts[this].zero_window_ns = self.flows[that].zero_window_ns(self.last_ns);
         }
         let [from_client, from_server] = counts;

@@ -1,10 +1,16 @@
 //! `Dialogue`: which answer belongs to which request, and how long it took.
 //!
 //! ```text
-//!  Undecided ──first data──▶ Http | Frames ──thread lost──▶ Silent
-//!      │                                                      ▲
-//!      └────────────────────▶ Turns       ──too many waiting──┘
+//!  Undecided ──client's first data──▶ Http ◀──next request── Adrift
+//!      │                               │ └───thread lost──────▶ ▲
+//!      ├──▶ Frames ───thread lost──────┼─▶ Silent
+//!      └──▶ Turns                      └─other protocol, too many waiting─▶ Silent
 //! ```
+//!
+//! Where the capture has lost a piece of HTTP/1, a packet of the client that begins with a whole request, when the server
+//! was the last to speak, is taken for the next request; what was said before is left out. That is certain as long as the
+//! client waits for each answer, so one that was seen not to is given up. A frame has no mark by which it could be known:
+//! any eight bytes are the begin of one. After a loss nothing more is told of them.
 //!
 //! Invariant: answers belong to requests in their order, as in both protocols. In any other protocol a request is what the
 //! client sends up to the server's next word, which is right where the two take turns.
@@ -16,7 +22,7 @@ use tidegate_frame::{Decoder, FrameError, HEADER, LOGIN, LOGIN_BODY, PING, REGIS
 
 use crate::assembly::Chunk;
 use crate::finding::Side;
-use crate::message::{Language, Message, Reader, Stamp, is_empty};
+use crate::message::{Language, Message, Reader, Stamp, begins_with_request, is_empty};
 
 /// In which protocol a request was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -62,10 +68,19 @@ pub(crate) struct Exchange {
 #[derive(Clone, Debug)]
 pub(crate) struct Dialogue {
     talk: Talk,
-    /// Requests without an answer up to now.
+    requests: Requests,
+}
+
+/// Requests without an answer up to now.
+#[derive(Clone, Debug, Default)]
+struct Requests {
     waiting: VecDeque<Message>,
+    /// Bytes of their names.
+    text: usize,
     /// Answers that were complete before their request was.
     early: usize,
+    /// The client has asked again before it had its answer.
+    is_pipelined: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +88,18 @@ enum Talk {
     Undecided(ProtocolChoice),
     Read(Protocol, Box<[Reader; 2]>),
     Turns(Turn),
+    /// The thread of HTTP is lost.
+    Adrift(Heard),
     Silent,
+}
+
+/// What was said last while the thread is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Server,
+    /// What looks like a request.
+    Request,
+    Client,
 }
 
 /// Who speaks, and since when.
@@ -92,12 +118,21 @@ impl Dialogue {
             ProtocolChoice::None => Talk::Silent,
             _ => Talk::Undecided(choice),
         };
-        Self { talk, waiting: VecDeque::new(), early: 0 }
+        Self { talk, requests: Requests::default() }
     }
 
     /// Nothing will be told any more.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.talk, Talk::Silent)
+    }
+
+    /// Memory that it has taken, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        let readers = match &self.talk {
+            Talk::Read(_, readers) => size_of_val(&**readers) + readers[0].held() + readers[1].held(),
+            _ => 0,
+        };
+        readers + self.requests.text + self.requests.waiting.capacity() * size_of::<Message>()
     }
 
     /// One side has said something.
@@ -108,8 +143,10 @@ impl Dialogue {
         mut chunk: Chunk<'_>,
         out: &mut dyn FnMut(Exchange),
     ) {
-        if let Talk::Undecided(choice) = self.talk {
-            self.talk = decide(choice, side, chunk);
+        match &mut self.talk {
+            Talk::Undecided(choice) => self.talk = decide(*choice, side, chunk),
+            Talk::Adrift(heard) => self.talk = drift(*heard, side, chunk),
+            Talk::Turns(_) | Talk::Read(..) | Talk::Silent => {}
         }
         match &mut self.talk {
             Talk::Turns(turn) => turn.hear(side, now, out),
@@ -117,23 +154,33 @@ impl Dialogue {
                 let protocol = *protocol;
                 let reader = &mut readers[side.index()];
                 while !is_empty(chunk) {
-                    let answers_head = self.waiting.front().is_some_and(|request| request.is_head);
-                    let message = reader.read(now, &mut chunk, answers_head);
+                    let message = reader.read(now, &mut chunk, self.requests.is_head_next());
                     if reader.is_lost() {
-                        self.talk = Talk::Silent;
-                        return;
+                        return self.lose(protocol, side);
                     }
                     let Some(message) = message else { return };
                     let is_last = message.is_last;
-                    pair(&mut self.waiting, &mut self.early, protocol, side, message, out);
-                    if is_last || self.waiting.len() > MAX_WAITING {
-                        self.talk = Talk::Silent;
-                        return;
+                    self.requests.pair(protocol, side, message, out);
+                    if is_last || self.requests.waiting.len() > MAX_WAITING {
+                        return self.fall_silent();
                     }
                 }
             }
-            Talk::Undecided(_) | Talk::Silent => {}
+            Talk::Undecided(_) | Talk::Adrift(_) | Talk::Silent => {}
         }
+    }
+
+    /// Nobody knows where the next message begins.
+    fn lose(&mut self, protocol: Protocol, side: Side) {
+        let is_waited_for = protocol == Protocol::Http && !self.requests.is_pipelined;
+        self.fall_silent();
+        if is_waited_for {
+            self.talk = Talk::Adrift(if side == Side::Server { Heard::Server } else { Heard::Client });
+        }
+    }
+
+    fn fall_silent(&mut self) {
+        (self.talk, self.requests) = (Talk::Silent, Requests::default());
     }
 
     /// A side has nothing more to say.
@@ -141,11 +188,11 @@ impl Dialogue {
         match &mut self.talk {
             Talk::Read(protocol, readers) => {
                 if let Some(message) = readers[side.index()].end(now) {
-                    pair(&mut self.waiting, &mut self.early, *protocol, side, message, out);
+                    self.requests.pair(*protocol, side, message, out);
                 }
             }
             Talk::Turns(turn) => turn.complete(out),
-            Talk::Undecided(_) | Talk::Silent => {}
+            Talk::Undecided(_) | Talk::Adrift(_) | Talk::Silent => {}
         }
     }
 
@@ -158,26 +205,31 @@ impl Dialogue {
     }
 }
 
-/// Puts a message to the one that it belongs to.
-fn pair(
-    waiting: &mut VecDeque<Message>,
-    early: &mut usize,
-    protocol: Protocol,
-    side: Side,
-    message: Message,
-    out: &mut dyn FnMut(Exchange),
-) {
-    match side {
-        // An answer that needed no whole request, such as a refusal of its body.
-        Side::Client if *early > 0 => *early -= 1,
-        Side::Client => waiting.push_back(message),
-        Side::Server => match waiting.pop_front() {
-            Some(request) => {
-                let times = ((request.first, request.last), (message.first, message.last));
-                out(exchange(protocol, request.what, times));
+impl Requests {
+    /// The next answer has no body.
+    fn is_head_next(&self) -> bool {
+        self.waiting.front().is_some_and(|request| request.is_head)
+    }
+
+    /// Puts a message to the one that it belongs to.
+    fn pair(&mut self, protocol: Protocol, side: Side, message: Message, out: &mut dyn FnMut(Exchange)) {
+        match side {
+            // An answer that needed no whole request, such as a refusal of its body.
+            Side::Client if self.early > 0 => self.early -= 1,
+            Side::Client => {
+                self.text += message.what.len();
+                self.waiting.push_back(message);
+                self.is_pipelined |= self.waiting.len() > 1;
             }
-            None => *early += 1,
-        },
+            Side::Server => match self.waiting.pop_front() {
+                Some(request) => {
+                    self.text -= request.what.len();
+                    let times = ((request.first, request.last), (message.first, message.last));
+                    out(exchange(protocol, request.what, times));
+                }
+                None => self.early += 1,
+            },
+        }
     }
 }
 
@@ -218,25 +270,40 @@ impl Turn {
     }
 }
 
-/// By the first thing that is said.
+fn http() -> Talk {
+    Talk::Read(Protocol::Http, Box::new([Reader::new(Language::Requests), Reader::new(Language::Responses)]))
+}
+
+fn frames() -> Talk {
+    Talk::Read(Protocol::Frame, Box::new([Reader::new(Language::Frames), Reader::new(Language::Frames)]))
+}
+
+/// Looks for the next request.
+fn drift(heard: Heard, side: Side, chunk: Chunk<'_>) -> Talk {
+    match (side, chunk) {
+        (Side::Server, _) => Talk::Adrift(Heard::Server),
+        (Side::Client, Chunk::Bytes(bytes)) if begins_with_request(bytes) => match heard {
+            Heard::Server => http(),
+            Heard::Client => Talk::Adrift(Heard::Request),
+            Heard::Request => Talk::Silent,
+        },
+        (Side::Client, _) => Talk::Adrift(Heard::Client),
+    }
+}
+
+/// By the first thing that was captured of what the client says: what a server says first is a greeting, or the rest of an
+/// answer whose request came before the capture.
 fn decide(choice: ProtocolChoice, side: Side, chunk: Chunk<'_>) -> Talk {
-    let http = || Box::new([Reader::new(Language::Requests), Reader::new(Language::Responses)]);
-    let frames = || Box::new([Reader::new(Language::Frames), Reader::new(Language::Frames)]);
-    let bytes = match chunk {
-        Chunk::Bytes(bytes) => bytes,
-        Chunk::Missing(_) => &[],
-    };
-    match choice {
-        ProtocolChoice::None => Talk::Silent,
-        ProtocolChoice::Http => Talk::Read(Protocol::Http, http()),
-        ProtocolChoice::Frame => Talk::Read(Protocol::Frame, frames()),
-        ProtocolChoice::Auto if side == Side::Client && looks_like_http(bytes) => {
-            Talk::Read(Protocol::Http, http())
-        }
-        ProtocolChoice::Auto if side == Side::Client && looks_like_a_frame(bytes) => {
-            Talk::Read(Protocol::Frame, frames())
-        }
-        ProtocolChoice::Auto => Talk::Turns(Turn::default()),
+    match (choice, chunk) {
+        (ProtocolChoice::None, _) => Talk::Silent,
+        (ProtocolChoice::Http, _) => http(),
+        (ProtocolChoice::Frame, _) => frames(),
+        (ProtocolChoice::Auto, Chunk::Bytes(bytes)) if side == Side::Client => match () {
+            () if looks_like_http(bytes) => http(),
+            () if looks_like_a_frame(bytes) => frames(),
+            () => Talk::Turns(Turn::default()),
+        },
+        (ProtocolChoice::Auto, _) => Talk::Undecided(choice),
     }
 }
 

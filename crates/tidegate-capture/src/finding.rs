@@ -73,7 +73,10 @@ pub enum Finding {
     /// It repeats an acknowledgement because of data that came out of order (RFC 5681, section 2).
     DuplicateAck,
     /// It tells of data that arrived twice (RFC 2883).
-    DuplicateSack,
+    DuplicateSack {
+        /// The data had been sent again, which was in vain then; else the network has doubled it.
+        was_sent_again: bool,
+    },
     /// Its sender has no room for data.
     ZeroWindow,
     /// It asks for a sign of life (RFC 1122, section 4.2.3.6), or whether there is room again.
@@ -107,7 +110,7 @@ pub struct Counts {
     /// Those of them of which no earlier copy was captured: it was lost before the place of the capture.
     pub lost_before_capture: u64,
     /// Copies that must have been lost, on either side of the capture: retransmissions without needless ones, be they
-    /// needless to be seen here or by what the receiver says has arrived twice.
+    /// needless to be seen here or by what the receiver says of them.
     pub lost: u64,
     /// Packets that came behind others that were sent after them.
     pub reordered: u64,
@@ -123,6 +126,8 @@ pub struct Counts {
     pub duplicate_acks: u64,
     /// Acknowledgements that tell of data that came twice.
     pub duplicate_sacks: u64,
+    /// Those of them whose data the other side had sent again, needlessly as they tell.
+    pub duplicate_sacks_of_copies: u64,
     /// Acknowledgements that nothing can be told from, because what they acknowledge was sent again or came late.
     pub ambiguous_acks: u64,
     /// Packets that say there is no room.
@@ -151,7 +156,10 @@ impl Counts {
             Finding::Uncaptured => self.uncaptured += 1,
             Finding::CapturedLate => self.captured_late += 1,
             Finding::DuplicateAck => self.duplicate_acks += 1,
-            Finding::DuplicateSack => self.duplicate_sacks += 1,
+            Finding::DuplicateSack { was_sent_again } => {
+                self.duplicate_sacks += 1;
+                self.duplicate_sacks_of_copies += u64::from(was_sent_again);
+            }
             Finding::ZeroWindow => self.zero_windows += 1,
             Finding::KeepAlive => self.keep_alives += 1,
         }
@@ -174,16 +182,15 @@ impl Counts {
         self.captured_late += other.captured_late;
         self.duplicate_acks += other.duplicate_acks;
         self.duplicate_sacks += other.duplicate_sacks;
+        self.duplicate_sacks_of_copies += other.duplicate_sacks_of_copies;
         self.ambiguous_acks += other.ambiguous_acks;
         self.zero_windows += other.zero_windows;
         self.zero_window_ns += other.zero_window_ns;
         self.keep_alives += other.keep_alives;
     }
 
-    /// What was lost of what this side sent, by what the other side says has arrived twice.
-    pub(crate) fn settle(&mut self, twice: u64) {
-        // What the network duplicated arrives twice too.
-        let needless = self.needless.max(twice.saturating_sub(self.duplicates));
-        self.lost = self.retransmissions.saturating_sub(needless);
+    /// What was lost of what this side sent, when the other side says of so many copies more that they were needless.
+    pub(crate) fn settle(&mut self, told_needless: u64) {
+        self.lost = self.retransmissions.saturating_sub(self.needless + told_needless);
     }
 }

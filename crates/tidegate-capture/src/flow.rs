@@ -36,6 +36,8 @@ pub(crate) struct Flow {
     recent: VecDeque<Recent>,
     /// What was acknowledged before it was captured, if it ever is; the oldest first, and bounded.
     unseen: VecDeque<(u64, u64)>,
+    /// What was sent again and may have been lost before; the oldest first, and bounded.
+    again: VecDeque<(u64, u64)>,
 }
 
 /// Data that has not come, though later data has.
@@ -70,6 +72,7 @@ struct Recent {
 
 const MAX_HOLES: usize = 64;
 const MAX_UNSEEN: usize = 64;
+const MAX_AGAIN: usize = 256;
 const MAX_UNACKED: usize = 4_096;
 const MAX_RECENT: usize = 64;
 /// Less than this between a gap and what fills it is no retransmission, where no round trip is known.
@@ -85,6 +88,14 @@ impl Flow {
     /// Whether a segment that begins here follows all that was sent.
     pub(crate) fn is_next(&self, start: u64) -> bool {
         self.next == Some(start)
+    }
+
+    /// Memory beside itself that it has taken, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.holes.capacity() * size_of::<Hole>()
+            + self.unacked.capacity() * size_of::<Sent>()
+            + self.recent.capacity() * size_of::<Recent>()
+            + (self.unseen.capacity() + self.again.capacity()) * size_of::<(u64, u64)>()
     }
 
     /// Whether everything that was sent has arrived.
@@ -167,6 +178,9 @@ impl Flow {
                 .filter(|sent| sent.start < end && start < sent.end)
                 .for_each(|sent| sent.is_ambiguous = true);
             let is_needless = self.acked.is_some_and(|acked| end <= acked);
+            if !is_needless {
+                self.note_again((start, end));
+            }
             found.push(Finding::Retransmission { trigger, was_seen: true, is_needless });
             return;
         };
@@ -176,8 +190,16 @@ impl Flow {
         found.push(if is_late {
             Finding::Reordered
         } else {
+            self.note_again((start, end));
             Finding::Retransmission { trigger, was_seen: false, is_needless: false }
         });
+    }
+
+    fn note_again(&mut self, range: (u64, u64)) {
+        if self.again.len() == MAX_AGAIN {
+            self.again.pop_front();
+        }
+        self.again.push_back(range);
     }
 
     fn trigger(&self, start: u64) -> Trigger {
@@ -282,7 +304,9 @@ impl Flow {
         // RFC 2883, section 4: the first range tells of a duplicate when it is acknowledged, or lies within the second.
         let is_within = |(outer_start, outer_end)| outer_start <= start && end <= outer_end;
         if end <= ack || second.is_some_and(is_within) {
-            found.push(Finding::DuplicateSack);
+            let again = self.again.iter().position(|again| start < again.1 && again.0 < end);
+            let was_sent_again = again.and_then(|at| self.again.remove(at)).is_some();
+            found.push(Finding::DuplicateSack { was_sent_again });
         }
         let ends = segment.sacks.iter().filter_map(|it| range(*it)).map(|(_, end)| end);
         self.sacked = self.sacked.into_iter().chain(ends).max().filter(|end| *end > ack);

@@ -1,7 +1,7 @@
 //! `Reader`: where the messages of one direction begin and end, in HTTP/1 and in our frames.
 //!
 //! Invariant: a message needs only its head to be captured; its body may be missing, as in captures with a snap length. A head
-//! that is missing or wrong loses the thread, and nothing is said about the rest of the direction. Contents are not checked.
+//! that is missing or wrong loses the thread; whether it can be taken up again is not decided here. Contents are not checked.
 
 use httparse::{EMPTY_HEADER, Header, Status};
 use tidegate_frame::{HEADER, LOGIN, MAX_FRAME, PING, REGISTER};
@@ -77,6 +77,11 @@ impl Reader {
             is_head: false,
             is_last: false,
         }
+    }
+
+    /// Memory beside itself that it has taken, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.head.capacity() + self.what.capacity()
     }
 
     /// Nothing more can be told.
@@ -223,6 +228,13 @@ impl Reader {
             _ => Outcome::Head(len, body),
         }
     }
+}
+
+/// Whether this is the head of a request, whole, and what may follow it.
+pub(crate) fn begins_with_request(bytes: &[u8]) -> bool {
+    let mut fields = [EMPTY_HEADER; MAX_FIELDS];
+    // Most that is none is so by its first bytes, and parsed no further.
+    matches!(httparse::Request::new(&mut fields).parse(bytes), Ok(Status::Complete(_)))
 }
 
 enum Outcome {

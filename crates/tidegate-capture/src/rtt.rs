@@ -68,6 +68,11 @@ impl Rtt {
         self.jitter.record(rtt_ns)
     }
 
+    /// Memory beside itself that it has taken, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.samples.held() + self.jitter.differences.held()
+    }
+
     /// What is to be told, when there was a sample.
     pub(crate) fn report(&self) -> Option<RttReport> {
         let times = self.samples.percentiles()?;

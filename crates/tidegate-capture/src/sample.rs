@@ -71,6 +71,11 @@ impl Sample {
         }
     }
 
+    /// Memory beside itself that it has taken, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.kept.capacity() * size_of::<u64>()
+    }
+
     pub(crate) fn percentiles(&self) -> Option<Percentiles> {
         self.extent.percentiles(nearest_rank(&self.kept))
     }

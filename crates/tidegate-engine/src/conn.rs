@@ -57,8 +57,6 @@ pub(crate) struct Conn {
     /// Bytes thrown away while lingering.
     pub(crate) lingered: u32,
     pub(crate) who: Who,
-    /// The connection that it is tied to.
-    pub(crate) partner: Token,
     /// The session's key in the table of its service.
     pub(crate) session: Token,
     pub(crate) opened: Instant,
@@ -75,8 +73,8 @@ pub(crate) struct Conn {
     pub(crate) output: Option<Box<Output>>,
     /// The service's timers.
     pub(crate) timers: Vec<(TimerToken, TimerKey)>,
-    /// What happened while the session was away; there only when something did.
-    pub(crate) absence: Option<Box<Absence>>,
+    /// What few connections have, so that the others do not pay for it.
+    pub(crate) aside: Option<Box<Aside>>,
 }
 
 /// The end of the peer's side.
@@ -94,8 +92,10 @@ pub(crate) enum Sending {
     On,
     /// FIN follows the output.
     Ending,
-    /// FIN was sent.
+    /// FIN was sent, or nothing can be sent any more.
     Ended,
+    /// A reset follows the output.
+    Breaking,
 }
 
 /// Which connection it is, and with whom.
@@ -139,13 +139,21 @@ impl Reading {
     }
 }
 
-/// What waits for the return of a session.
-#[derive(Debug, Default)]
-pub(crate) struct Absence {
+/// What few connections have: what waits for the return of a session, or the other side of a tie. None has both.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    /// The connection that it is tied to.
+    pub(crate) partner: Token,
     /// In the order in which it happened.
     pub(crate) events: Vec<Missed>,
     /// How the connection is to end; nothing else matters then.
     pub(crate) ending: Option<Ending>,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self { partner: NOBODY, events: Vec::new(), ending: None }
+    }
 }
 
 /// Something that happened while the session was away.
@@ -206,7 +214,6 @@ impl Conn {
             weighed: 0,
             lingered: 0,
             who: Who { id, peer },
-            partner: NOBODY,
             session: NOBODY,
             opened: now,
             last_in: now,
@@ -218,13 +225,28 @@ impl Conn {
             input: Vec::new(),
             output: None,
             timers: Vec::new(),
-            absence: None,
+            aside: None,
         }
     }
 
     /// Whether it can be tied to another one.
     pub(crate) fn may_be_tied(&self) -> bool {
-        self.state == State::Open && self.unheard.is_none()
+        self.state == State::Open
+    }
+
+    /// The connection that it is tied to.
+    #[inline]
+    pub(crate) fn partner(&self) -> Token {
+        self.aside.as_ref().map_or(NOBODY, |aside| aside.partner)
+    }
+
+    /// Whether the peer of a connection that broke had ended its side before: what it has sent is whole then. A Unix socket
+    /// knows no reset, and loses nothing.
+    pub(crate) fn has_said_all(&self, errno: Option<i32>) -> bool {
+        self.has_ended()
+            || self.who.peer == PeerAddress::Unix
+            // tcp(7) does not say so, but the kernel does: it is EPIPE behind a FIN, and ECONNRESET without one.
+            || errno == Some(Errno::PIPE.raw_os_error())
     }
 
     /// Whether the peer has ended its side.
@@ -302,5 +324,6 @@ mod tests {
         let source = tidegate_reactor::Epoll::BYTES_PER_CONNECTION;
         let parts = [Table::<Conn>::SLOT_BYTES, source, timer, Table::<()>::SLOT_BYTES];
         assert!(parts.iter().sum::<usize>() < 320, "{parts:?}");
+        assert!(size_of::<Conn>() <= 216, "{} bytes", size_of::<Conn>());
     }
 }

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use tidegate_reactor::{Errno, Target};
 
-use crate::Upstream;
 use crate::event_loop::upstreams::Seat;
 use crate::handle::Shared;
 use crate::upstream::OpenSet;
+use crate::{Reason, Upstream};
 
 /// Where to connect, from where, and for how long to try.
+///
+/// Names of hosts are not resolved: that waits, and nothing in an event loop may. Resolve them before, or on a thread of your own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -120,6 +122,9 @@ pub enum ConnectFailure {
     /// The loop has as many connections as it may, or no memory for another.
     #[error("the event loop has no room for another connection")]
     NoRoom,
+    /// Somebody closed it first, as [`LoopHandle::close`](crate::LoopHandle::close) does.
+    #[error("closed before it was connected ({0})")]
+    Closed(Reason),
     /// The loop ended first.
     #[error("the event loop has ended")]
     Stopped,

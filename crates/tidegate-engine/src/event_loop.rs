@@ -41,6 +41,9 @@ mod ties;
 pub(crate) mod upstreams;
 pub(crate) mod visits;
 
+/// Connections that are begun in a turn at the most: each costs some system calls.
+const DIALS_IN_A_TURN: usize = 64;
+
 /// An event loop over a reactor.
 pub(crate) struct Loop<R: Reactor> {
     pub(crate) reactor: R,
@@ -176,7 +179,8 @@ impl<R: Reactor> Loop<R> {
     /// When the next turn is due at the latest.
     pub(crate) fn due(&self) -> Option<Instant> {
         let strays = !self.strays.is_empty() && !self.conns.is_full();
-        if self.again.is_empty() && !strays { self.next_deadline() } else { Some(self.turn.now) }
+        let waits = self.again.is_empty() && self.turn.wishes.is_empty() && !strays;
+        if waits { self.next_deadline() } else { Some(self.turn.now) }
     }
 
     /// All is over: ends what is left.
@@ -242,10 +246,20 @@ impl<R: Reactor> Loop<R> {
     /// Does what callbacks have asked for, now that no event is at hand.
     #[inline]
     pub(crate) fn grant_wishes(&mut self) {
-        while let Some(wish) = self.turn.wishes.pop_front() {
-            match wish {
-                Wish::Connect(dial) => self.dial(dial),
-                Wish::Tie(tie) => self.tie(tie),
+        if !self.turn.wishes.is_empty() {
+            self.grant_some_wishes();
+        }
+    }
+
+    /// Begins with a bounded number of connections; the rest is the next turn's work.
+    fn grant_some_wishes(&mut self) {
+        for _ in 0..DIALS_IN_A_TURN {
+            loop {
+                match self.turn.wishes.pop_front() {
+                    Some(Wish::Tie(tie)) => self.tie(tie),
+                    Some(Wish::Connect(dial)) => break self.dial(dial),
+                    None => return,
+                }
             }
         }
     }
@@ -317,6 +331,7 @@ impl<R: Reactor> Loop<R> {
                 if conn.state == State::Open {
                     conn.state = State::Flushing(reason);
                     conn.input = Vec::new();
+                    self.leave_pool(token);
                 }
             }
             Flow::Abort(reason) => {

@@ -288,9 +288,9 @@ impl Io<'_> {
     /// The end of one direction is passed on behind its last byte; when both have ended, both connections are closed with
     /// [`Reason::PEER_CLOSED`](crate::Reason::PEER_CLOSED). When one ends otherwise, so does the other: by a reset if the first was
     /// reset, most often with [`Reason::OTHER_SIDE`](crate::Reason::OTHER_SIDE), which is also the reason when the other is not open
-    /// any more. Timers of both services are taken back, and what is posted to them is dropped; a
-    /// [`close`](ConnHandle::close) ends both. A pair on which nothing moves for the idle time-out of one of them is
-    /// closed, and a loop that retires leaves it alone until its time is over.
+    /// any more. What a peer had sent before it hung up is delivered first. Timers of both services are taken back, and what is
+    /// posted to them is dropped; a [`close`](ConnHandle::close) ends both. A pair on which nothing moves for the idle time-out of
+    /// one of them is closed, and a loop that retires leaves it alone until its time is over.
     ///
     /// # Errors
     ///

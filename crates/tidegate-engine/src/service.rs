@@ -83,6 +83,10 @@ pub trait Service: Send + Sync + 'static {
     /// and ends nothing that a peer might just be using. Otherwise a service ends what is idle here and everything
     /// else as soon as it is done; what is left is closed when `process.shutdown_timeout` has passed.
     ///
+    /// That goes for outgoing connections, too: only their service knows whether one that is silent is of use to somebody. The
+    /// engine ends only those that it keeps open by itself ([`LoopBuilder::upstream`](crate::LoopBuilder::upstream)), and not before
+    /// they are the last ones.
+    ///
     /// Called once, and a second time when a worker that was draining is told to end within a time. Connections are not
     /// told all at once but at a steady pace, so that their peers do not come again all at once.
     fn on_retire(&self, _io: &mut Io<'_>, _session: &mut Self::Session) -> Flow {

@@ -16,7 +16,7 @@ use crate::host::Hosted;
 use crate::io::Site;
 use crate::metrics::ProcessMetrics;
 use crate::socket::Sockets;
-use crate::upstream::{MAX_UPSTREAM_CONNECTIONS, OpenSet, UpstreamConfig};
+use crate::upstream::{Backoff, MAX_UPSTREAM_CONNECTIONS, OpenSet, UpstreamConfig};
 
 /// All sites, by their numbers, and what the loop does with them.
 pub(crate) struct Sites {
@@ -120,6 +120,14 @@ impl Sites {
         if count == 0 || count > MAX_UPSTREAM_CONNECTIONS {
             let most = MAX_UPSTREAM_CONNECTIONS;
             return Err(format!("upstream \"{name}\": {count} connections; 1 to {most} can be kept").into());
+        }
+        let Backoff { first, max } = config.backoff;
+        if first.min(max) < Backoff::LEAST {
+            let least = Backoff::LEAST;
+            return Err(format!(
+                "upstream \"{name}\": a back-off of {first:?} to {max:?}; both are {least:?} at the least, or a target that is away would be called without a pause"
+            )
+            .into());
         }
         let open = Arc::new(OpenSet::new(count));
         self.pools.push(Pool::new(site, config, Arc::clone(&open)));

@@ -61,6 +61,9 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// The least that either may be.
+    pub const LEAST: Duration = Duration::from_millis(1);
+
     /// The longest wait after so many failures in a row before this one.
     #[must_use]
     pub fn ceiling(&self, failures: u32) -> Duration {
@@ -91,7 +94,8 @@ impl<N: Send + 'static> Upstream<N> {
         Self { open, shared, note: PhantomData }
     }
 
-    /// An open connection; another one each time, in turn. It may end right after the answer.
+    /// An open connection; another one each time, in turn. One that is tied, or that only delivers its last output, is not
+    /// named; but it may come to that right after the answer.
     ///
     /// # Errors
     ///
@@ -101,7 +105,7 @@ impl<N: Send + 'static> Upstream<N> {
         Ok(ConnHandle::new(token, Arc::clone(&self.shared)))
     }
 
-    /// How many connections are open.
+    /// How many connections can be picked from.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.members.iter().filter(|member| member.load(Ordering::Acquire) != VACANT).count()

@@ -27,6 +27,7 @@ use self::source::Sources;
 use self::word::{pack, unpack};
 use crate::clock::Clocks;
 use crate::datagrams::DatagramSockets;
+use crate::last_words::leaves_words;
 use crate::target::begin_connect;
 use crate::trigger::Interest;
 use crate::{
@@ -192,6 +193,9 @@ impl Epoll {
         if source.paused || source.ended {
             // Reading waits or is over, so a reset is not heard by it; its error is asked for instead.
             let errno = if broken { tidegate_sys::socket::take_error(fd) } else { None }?;
+            if !source.ended && leaves_words(fd, errno) {
+                return None;
+            }
             self.registrations.end_reading(token, source);
             return Some(Completion::Failed(token, errno));
         }

@@ -12,6 +12,7 @@ mod clock;
 mod completion;
 mod datagrams;
 mod epoll;
+mod last_words;
 mod slots;
 mod target;
 mod trigger;

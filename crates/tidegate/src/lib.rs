@@ -26,6 +26,11 @@
 //! for it), `full` (all of them). Without features there is neither SQLite nor argon2 in the tree.
 #![forbid(unsafe_code)]
 
+/// The examples of the document compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/clients.md")]
+mod clients_document {}
+
 #[cfg(feature = "full")]
 mod assemble;
 mod clients;

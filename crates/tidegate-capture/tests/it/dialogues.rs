@@ -153,7 +153,7 @@ fn data_out_of_order_is_put_in_order() {
 }
 
 #[test]
-fn what_is_lost_to_the_capture_loses_the_thread_and_no_more() {
+fn what_is_lost_to_the_capture_loses_one_request_and_no_more() {
     let mut packets = talk(&[
         (1_000, 'c', GET),
         (1_500, 's', OK),
@@ -163,7 +163,116 @@ fn what_is_lost_to_the_capture_loses_the_thread_and_no_more() {
         (3_500, 's', OK),
     ]);
     packets.remove(2);
-    assert_eq!(row(&messages(packets)[0]), ("GET /hello", 1, 500, 500, Some(100)));
+    assert_eq!(row(&messages(packets.clone())[0]), ("GET /hello", 2, 500, 500, Some(100)));
+    // The first of the client, or of the server.
+    packets = talk(&[(1_000, 'c', GET), (1_500, 's', OK), (2_000, 'c', GET), (2_700, 's', OK)]);
+    packets.remove(0);
+    assert_eq!(row(&messages(packets.clone())[0]), ("GET /hello", 1, 700, 700, Some(300)));
+    packets = talk(&[(1_000, 'c', GET), (1_500, 's', OK), (2_000, 'c', GET), (2_700, 's', OK)]);
+    packets.remove(1);
+    assert_eq!(row(&messages(packets.clone())[0]), ("GET /hello", 1, 700, 700, Some(300)));
+    // A request together with its answer: the one behind it may have been asked before that answer.
+    let mut packets = talk(&[
+        (1_000, 'c', GET),
+        (1_500, 's', OK),
+        (2_000, 'c', GET),
+        (2_500, 's', OK),
+        (3_000, 'c', GET),
+        (3_700, 's', OK),
+        (4_000, 'c', GET),
+        (4_700, 's', OK),
+    ]);
+    packets.drain(2..4);
+    let told = messages(packets);
+    assert_eq!((told[0].to_first_byte.count, told[0].to_first_byte.max_ns), (2, 700_000));
+}
+
+#[test]
+fn a_body_with_a_hole_is_still_as_long_as_its_head_says() {
+    let long = [b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n", &[b'x'; 30][..]].concat();
+    let mut packets = talk(&[
+        (1_000, 'c', GET),
+        (1_500, 's', &long[..50]),
+        (1_600, 's', &long[50..60]),
+        (1_700, 's', &long[60..]),
+        (2_000, 'c', GET),
+        (2_500, 's', OK),
+    ]);
+    packets.remove(2);
+    // It ends when the client has said that it has all, as the last packet waits for that.
+    assert_eq!(row(&messages(packets)[0]), ("GET /hello", 2, 500, 500, Some(100)));
+}
+
+#[test]
+fn after_a_loss_nothing_is_paired_that_may_not_belong_together() {
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    // An answer loses a chunk, and the client, that does not wait, asks before the rest has come.
+    let both = [GET, GET].concat();
+    let mut packets = talk(&[
+        (1_000, 'c', &both),
+        (1_500, 's', chunked),
+        (1_600, 's', b"5\r\nhello\r\n0\r\n\r\n"),
+        (1_800, 's', OK),
+        (2_000, 'c', GET),
+        (2_500, 's', OK),
+    ]);
+    packets.remove(2);
+    assert!(messages(packets).is_empty(), "it did not wait before");
+    let mut packets = talk(&[
+        (1_000, 'c', GET),
+        (1_500, 's', OK),
+        (2_000, 'c', GET),
+        (2_100, 'c', GET),
+        (2_200, 'c', GET),
+        (2_500, 's', &[OK, OK, OK].concat()),
+        (3_000, 'c', GET),
+        (3_500, 's', OK),
+    ]);
+    packets.remove(2);
+    assert_eq!(messages(packets)[0].to_first_byte.count, 1, "it does not wait now");
+    // Data that the client sends is not taken for a request just because it looks like one.
+    let mut packets = talk(&[
+        (1_000, 'c', b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n"),
+        (1_100, 'c', GET),
+        (1_200, 'c', b"GET /hel"),
+        (2_000, 's', OK),
+        (2_500, 'c', b"lo HTTP/1.1\r\n\r\n"),
+        (3_000, 's', OK),
+    ]);
+    packets.remove(0);
+    let told = messages(packets);
+    assert!(told.iter().all(|told| told.what != "POST /"), "{told:?}");
+}
+
+#[test]
+fn frames_are_not_found_again() {
+    let other = &[0, 8, 0, 77, 0, 0, 0, 0][..];
+    let words: &[(u64, char, &[u8])] = &[
+        (1_000, 'c', PING),
+        (1_500, 's', PING),
+        (2_000, 'c', other),
+        (2_500, 's', other),
+        (3_000, 'c', PING),
+        (3_500, 's', PING),
+    ];
+    let mut packets = talk(words);
+    packets.remove(2);
+    let told = messages(packets);
+    assert_eq!((told.len(), row(&told[0])), (1, ("0 ping", 1, 500, 500, Some(100))));
+}
+
+#[test]
+fn a_capture_that_begins_within_an_answer_finds_the_next_request() {
+    let words: &[(u64, char, &[u8])] = &[
+        (900, 's', b"the rest of an answer"),
+        (1_000, 'c', GET),
+        (1_500, 's', OK),
+        (2_000, 'c', GET),
+        (2_600, 's', OK),
+    ];
+    let report = analyse_from(&pcap(&talk(words))[..], &Options::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(report.messages[0].protocol, Protocol::Http);
+    assert_eq!(row(&report.messages[0]), ("GET /hello", 2, 500, 500, None));
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn what_was_acknowledged_before_was_sent_again_in_vain() {
     let packets = vec![(1_000, data(0)), (1_500, ack(1)), (201_000, data(0)), (201_100, ack(1).sack(1, 5))];
     let (report, found) = told(packets);
     assert_eq!(found[2], [again(Trigger::Timeout, true, true)]);
-    assert_eq!(found[3], [Finding::DuplicateSack]);
+    assert_eq!(found[3], [Finding::DuplicateSack { was_sent_again: false }]);
     let counts = report.total.from_servers;
     assert_eq!((counts.retransmissions, counts.needless, counts.lost), (1, 1, 0));
 }
@@ -81,6 +81,24 @@ fn what_the_receiver_says_has_come_twice_was_not_lost() {
     let packets = vec![(1_000, data(0)), (201_000, data(0)), (201_001, ack(1)), (201_500, ack(1).sack(1, 5))];
     let counts = from_server(packets);
     assert_eq!((counts.retransmissions, counts.needless, counts.lost), (1, 0, 0));
+}
+
+#[test]
+fn what_the_network_has_doubled_says_nothing_of_what_was_sent_again() {
+    // Captured near the sender: that the first four arrived twice is news, and the second four were lost.
+    let packets = vec![
+        (1_000, data(0)),
+        (1_500, ack(1)),
+        (1_600, ack(1).sack(1, 5)),
+        (2_000, data(1)),
+        (202_000, data(1)),
+        (202_500, ack(2)),
+    ];
+    let (report, found) = told(packets);
+    assert_eq!(found[2], [Finding::DuplicateSack { was_sent_again: false }]);
+    let (servers, clients) = (report.total.from_servers, report.total.from_clients);
+    assert_eq!((servers.retransmissions, servers.lost), (1, 1));
+    assert_eq!((clients.duplicate_sacks, clients.duplicate_sacks_of_copies), (1, 0));
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! A network of the test's own: a client's and a server's namespace, and between them a router that drops packets.
+//! A network of the test's own: a client's and a server's namespace, and between them a router that drops packets, or a wire
+//! that does worse.
 //!
 //! ```text
-//!  client 10.99.1.1, fd99:1::1 ── router ── server 10.99.2.1, fd99:2::1
+//!  client 10.99.1.1, fd99:1::1 ── router or wire ── server 10.99.2.1, fd99:2::1
 //! ```
 //!
 //! Invariant: the namespaces are gone when it is dropped. Which packets are dropped is counted and not thrown for, so every
@@ -12,11 +13,13 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 use rustix::process::{Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+use crate::forwarder::{Forwarder, Plan};
 use crate::support::{TIDEGATE, id, output_of, pid};
 
 /// Three namespaces in a row.
@@ -25,30 +28,55 @@ pub(crate) struct Network {
     name: String,
 }
 
+/// What is between client and server.
+#[derive(Clone, Copy)]
+enum Middle<'a> {
+    /// Drops what this rule says.
+    Router { drops: &'a str },
+    /// Has two devices and nothing that goes from one to the other.
+    Wire,
+}
+
 /// A tcpdump.
 pub(crate) struct Capture {
     child: Child,
+    /// What it says from then on.
+    rest: JoinHandle<Vec<String>>,
 }
 
 impl Network {
-    /// `None`, with the reason printed, where the machine does not allow it or the programs are missing.
+    /// With a router, which drops packets. `None`, with the reason printed, where the machine does not allow it or the
+    /// programs are missing.
     pub(crate) fn open(test: &str, drops: &str) -> Option<Self> {
-        for program in ["ip", "nft", "tshark", "tcpdump"] {
+        Self::with(test, Middle::Router { drops })
+    }
+
+    /// With a wire, which does what is planned. `None` as above.
+    pub(crate) fn open_wire(test: &str, plan: Plan) -> Option<(Self, Forwarder)> {
+        let network = Self::with(test, Middle::Wire)?;
+        let [_, middle, _] = network.namespaces();
+        let forwarder = Forwarder::start(&middle, ["r1", "r2"], plan);
+        Some((network, forwarder))
+    }
+
+    fn with(test: &str, middle: Middle<'_>) -> Option<Self> {
+        for program in ["ip", "nft", "tshark", "editcap", "mergecap", "tcpdump"] {
             if Command::new(program).arg("--version").output().is_err() {
                 eprintln!("skipped: there is no {program}");
                 return None;
             }
         }
         let network = Self { name: format!("tg{test}{}", std::process::id()) };
-        if let Err(why) = network.build(drops) {
+        if let Err(why) = network.build(middle) {
             eprintln!("skipped: no network of its own: {why}");
             return None;
         }
         Some(network)
     }
 
-    fn build(&self, drops: &str) -> Result<(), String> {
+    fn build(&self, middle: Middle<'_>) -> Result<(), String> {
         let [client, router, server] = self.namespaces();
+        let (bits, bits6) = if matches!(middle, Middle::Wire) { (16, 16) } else { (24, 64) };
         for name in [&client, &router, &server] {
             run("ip", &["netns", "add", name])?;
             run("ip", &["-n", name, "link", "set", "lo", "up"])?;
@@ -59,12 +87,30 @@ impl Network {
                 "ip",
                 &["-n", &router, "link", "add", &ours, "type", "veth", "peer", "name", "e", "netns", end],
             )?;
+            // The wire says nothing of its own.
+            let silent = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
+            if matches!(middle, Middle::Wire) {
+                run("ip", &["netns", "exec", &router, "sh", "-c", silent])?;
+            }
             for (name, device, last) in [(end, "e", "1"), (&router, &*ours, "2")] {
-                run("ip", &["-n", name, "addr", "add", &format!("10.99.{nth}.{last}/24"), "dev", device])?;
-                let address = format!("fd99:{nth}::{last}/64");
-                run("ip", &["-n", name, "addr", "add", &address, "dev", device, "nodad"])?;
+                if name == end || matches!(middle, Middle::Router { .. }) {
+                    let address = format!("10.99.{nth}.{last}/{bits}");
+                    run("ip", &["-n", name, "addr", "add", &address, "dev", device])?;
+                    let address = format!("fd99:{nth}::{last}/{bits6}");
+                    run("ip", &["-n", name, "addr", "add", &address, "dev", device, "nodad"])?;
+                }
                 run("ip", &["-n", name, "link", "set", device, "gso_max_segs", "1", "up"])?;
             }
+        }
+        match middle {
+            Middle::Router { drops } => self.route(drops),
+            Middle::Wire => Ok(()),
+        }
+    }
+
+    fn route(&self, drops: &str) -> Result<(), String> {
+        let [client, router, server] = self.namespaces();
+        for (nth, end) in ["1", "2"].into_iter().zip([&client, &server]) {
             run("ip", &["-n", end, "route", "add", "default", "via", &format!("10.99.{nth}.2")])?;
             run("ip", &["-n", end, "-6", "route", "add", "default", "via", &format!("fd99:{nth}::2")])?;
         }
@@ -133,23 +179,25 @@ impl Capture {
     fn start(namespace: &str, path: &Path) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, "tcpdump", "-i", "e"]);
-        // With room for all packets that may come before it gets its turn.
-        command
-            .args(["-B", "65536", "-U", "--immediate-mode", "--nano", "-Z", "root", "tcp", "-w"])
-            .arg(path);
+        // With room for all packets that may come before it gets its turn: every packet takes as much of the buffer as the
+        // longest may have.
+        command.args(["-B", "65536", "-s", "2048"]);
+        command.args(["-U", "--immediate-mode", "--nano", "-Z", "root", "tcp", "-w"]).arg(path);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line.contains("listening on")), "tcpdump has not begun");
-        // It may say more, which nobody has to read; but it must not fail for that.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child }
+        let rest = std::thread::spawn(move || lines.collect());
+        Self { child, rest }
     }
 
-    /// Ends it; it writes out what it has.
-    pub(crate) fn stop(mut self) {
+    /// Ends it; it writes out what it has. Returns how many packets it has not had the time for.
+    pub(crate) fn stop(mut self) -> u64 {
         kill_process(pid(id(&self.child)), Signal::INT).unwrap();
         assert!(self.child.wait().unwrap().success());
+        let rest = self.rest.join().unwrap();
+        let dropped = rest.iter().find_map(|line| line.strip_suffix(" packets dropped by kernel"));
+        dropped.unwrap_or_else(|| panic!("tcpdump does not tell: {rest:?}")).parse().unwrap()
     }
 }
 

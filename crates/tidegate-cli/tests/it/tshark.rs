@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
@@ -17,10 +18,15 @@ struct Theirs {
     fields: HashMap<&'static str, String>,
 }
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 21] = [
     "frame.number",
     "tcp.stream",
+    "ip.src",
+    "ip.dst",
+    "ipv6.src",
+    "ipv6.dst",
     "tcp.srcport",
+    "tcp.dstport",
     "tcp.nxtseq",
     "tcp.ack",
     "tcp.flags.syn",
@@ -49,6 +55,17 @@ impl Theirs {
         let text = &self.fields[name];
         let (s, fraction) = text.split_once('.')?;
         Some(s.parse::<u64>().unwrap() * 1_000_000_000 + fraction.parse::<u64>().unwrap())
+    }
+
+    /// From and to, as addresses with ports.
+    fn ends(&self) -> [String; 2] {
+        let address = |end: &str| {
+            let ip = ["ip", "ipv6"].map(|ip| &self.fields[&*format!("{ip}.{end}")]);
+            let ip: IpAddr = ip.into_iter().find(|ip| !ip.is_empty()).unwrap().parse().unwrap();
+            let port = u16::try_from(self.number(&format!("tcp.{end}port"))).unwrap();
+            SocketAddr::new(ip, port).to_string()
+        };
+        [address("src"), address("dst")]
     }
 
     /// Sent before, or late.
@@ -86,6 +103,8 @@ pub(crate) struct Agreement {
     pub(crate) gaps: usize,
     pub(crate) duplicate_acks: usize,
     pub(crate) zero_windows: usize,
+    /// Directions of connections whose jitter is that of tshark's round trips.
+    pub(crate) jitters: usize,
 }
 
 /// Compares packet by packet, and panics where they differ otherwise than by definition.
@@ -100,10 +119,12 @@ pub(crate) fn compare(path: &Path) -> (Report, Agreement) {
         let found = ours.remove(number).unwrap_or_default();
         let context = || format!("packet {number}: {found:?}, and tshark: {:?}", packet.fields);
         compare_round_trip(packet, &found, &seen, &mut agreement, &context);
+        seen.jitter(packet, &found);
         compare_losses(packet, &found, &seen, &mut agreement, &context);
         seen.note(packet, &found);
     }
     assert!(ours.is_empty(), "tshark does not have {ours:?}");
+    agreement.jitters = seen.compare_jitters(&report);
     (report, agreement)
 }
 
@@ -117,6 +138,16 @@ struct Seen {
     last_ack: HashMap<(u64, u64), u64>,
     /// Streams of which the capture does not have all.
     uncaptured: HashSet<u64>,
+    /// By the ends, from who acknowledges to whom: the last round trip and the jitter, in nanoseconds.
+    jitters: HashMap<[String; 2], Jitter>,
+}
+
+#[derive(Clone, Copy)]
+struct Jitter {
+    last: f64,
+    value: f64,
+    /// tshark does not have all of its round trips.
+    is_ours_alone: bool,
 }
 
 impl Seen {
@@ -144,6 +175,44 @@ impl Seen {
     fn is_as_before(&self, packet: &Theirs) -> bool {
         let of = (packet.number("tcp.stream"), packet.number("tcp.srcport"));
         self.last_ack.get(&of) == Some(&packet.number("tcp.ack"))
+    }
+
+    /// Reckons the jitter of tshark's round trips by RFC 3550, section 6.4.1.
+    fn jitter(&mut self, packet: &Theirs, found: &[Finding]) {
+        if !found.iter().any(|finding| matches!(finding, Finding::RoundTrip { .. })) {
+            return;
+        }
+        let theirs = packet.ns("tcp.analysis.ack_rtt");
+        let ns = theirs.unwrap_or(0) as f64;
+        let jitter = self.jitters.entry(packet.ends()).or_insert(Jitter {
+            last: ns,
+            value: 0.0,
+            is_ours_alone: false,
+        });
+        jitter.is_ours_alone |= theirs.is_none();
+        jitter.value += ((ns - jitter.last).abs() - jitter.value) / 16.0;
+        jitter.last = ns;
+    }
+
+    /// How many of them there were to compare.
+    fn compare_jitters(&self, report: &Report) -> usize {
+        let mut compared = 0;
+        for connection in &report.connections {
+            let ends = [connection.client.clone(), connection.server.clone()];
+            let back = [connection.server.clone(), connection.client.clone()];
+            for (ends, rtt) in [(ends, &connection.rtt_to_client), (back, &connection.rtt_to_server)] {
+                let theirs = self.jitters.get(&ends).filter(|jitter| !jitter.is_ours_alone);
+                let (Some(theirs), Some(rtt)) = (theirs, rtt) else { continue };
+                let ours = rtt.jitter_ns.unwrap() as f64;
+                assert!(
+                    (ours - theirs.value).abs() <= 0.5,
+                    "{ends:?}: {ours}, and by tshark {}",
+                    theirs.value
+                );
+                compared += 1;
+            }
+        }
+        compared
     }
 
     /// A segment of the other side ends where this acknowledges.

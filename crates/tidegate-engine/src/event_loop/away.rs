@@ -12,7 +12,7 @@ use tidegate_reactor::{Reactor, Token};
 
 use super::Loop;
 use super::relief::Buffers;
-use crate::conn::{Absence, Conn, Ending, Missed};
+use crate::conn::{Aside, Conn, Ending, Missed};
 use crate::errand::Errand;
 use crate::host::{Event, Next};
 use crate::job::{Home, Job, Jobs};
@@ -169,7 +169,7 @@ impl<R: Reactor> Loop<R> {
 
     /// Puts a session back in its place, and does what its callbacks asked for but sending. Answers what happened while
     /// it was away.
-    pub(super) fn come_home(&mut self, errand: &mut Errand, messages: u64) -> Option<Box<Absence>> {
+    pub(super) fn come_home(&mut self, errand: &mut Errand, messages: u64) -> Option<Box<Aside>> {
         let (Some(away), Some(conn)) = (errand.away.take(), self.conns.get_mut(errand.who.id)) else {
             unreachable!("a connection stays while its session is away");
         };
@@ -184,7 +184,7 @@ impl<R: Reactor> Loop<R> {
             metrics.add_service(counter, n);
         }
         metrics.add(ListenerWord::Messages, messages);
-        let mut absence = conn.absence.take();
+        let mut absence = conn.aside.take();
         if let Some(absence) = &mut absence {
             // A timer that expired meanwhile and was taken back or set anew has not expired for its service.
             let wishes = &self.turn.record.timers;
@@ -198,7 +198,7 @@ impl<R: Reactor> Loop<R> {
     }
 
     /// Does what the handler answered, then what happened meanwhile; or ends the connection, if that is what happened.
-    pub(super) fn catch_up(&mut self, token: Token, absence: Absence, answer: impl FnOnce(&mut Self)) {
+    pub(super) fn catch_up(&mut self, token: Token, absence: Aside, answer: impl FnOnce(&mut Self)) {
         match absence.ending {
             Some(Ending { reason, end, errno }) => self.close_with(token, reason, end, errno),
             None => answer(self),
@@ -245,19 +245,19 @@ impl<R: Reactor> Loop<R> {
 impl Conn {
     /// Keeps something for the return of the session.
     pub(super) fn miss(&mut self, missed: Missed) {
-        self.absence.get_or_insert_default().events.push(missed);
+        self.aside.get_or_insert_default().events.push(missed);
     }
 
     /// Puts the end off until the session is back. The first cause counts. False when it is not away.
     pub(super) fn end_later(&mut self, ending: Ending) -> bool {
         if self.away {
-            self.absence.get_or_insert_default().ending.get_or_insert(ending);
+            self.aside.get_or_insert_default().ending.get_or_insert(ending);
         }
         self.away
     }
 
     /// Whether it only waits for its session to be closed.
     pub(super) fn is_over(&self) -> bool {
-        self.absence.as_ref().is_some_and(|absence| absence.ending.is_some())
+        self.aside.as_ref().is_some_and(|aside| aside.ending.is_some())
     }
 }

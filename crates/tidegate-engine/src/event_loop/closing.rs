@@ -11,7 +11,7 @@ use tidegate_reactor::{End, Errno, PeerAddress, Reactor, Token};
 use tidegate_timer::TimerQueue;
 
 use super::Loop;
-use crate::conn::{Conn, Ending, State};
+use crate::conn::{Conn, Ending, Sending, State};
 use crate::handle::ConnId;
 use crate::metrics::{ListenerWord, ProcessWord};
 use crate::{Closed, Reason};
@@ -53,6 +53,10 @@ impl<R: Reactor> Loop<R> {
 
     /// A send failed. Answers whether the connection goes on: without its output, until the end of its input.
     pub(super) fn on_unsendable(&mut self, token: Token, errno: Errno) -> bool {
+        let tied = self.conns.get_mut(token).is_some_and(|conn| conn.state == State::Tied);
+        if tied && matches!(errno, Errno::PIPE | Errno::CONNRESET) {
+            return self.on_unpassable(token, errno);
+        }
         let goes_on = self.hear_on(token, errno);
         if !goes_on {
             self.close_broken(token, errno);
@@ -74,6 +78,7 @@ impl<R: Reactor> Loop<R> {
             output.clear(&mut self.turn.pool);
         }
         self.turn.record.clear_output();
+        self.leave_pool(token);
         true
     }
 
@@ -130,13 +135,16 @@ impl<R: Reactor> Loop<R> {
             self.member_closed(&conn);
         }
         if conn.state == State::Tied {
-            self.end_partner(conn.partner, reason, end);
+            self.end_partner(&conn, reason, end, errno);
         }
     }
 
     /// All output is sent: FIN, then the peer's last bytes are thrown away until its own FIN.
     pub(super) fn begin_lingering(&mut self, token: Token, reason: Reason) {
         let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.sending == Sending::Breaking {
+            return self.close_with(token, reason, End::Reset, None);
+        }
         if conn.has_ended() {
             return self.close_with(token, reason, End::Fin, None);
         }

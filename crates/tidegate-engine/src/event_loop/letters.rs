@@ -3,11 +3,11 @@
 use tidegate_reactor::{End, Reactor, Token};
 
 use super::{Loop, Stage};
-use crate::Flow;
 use crate::conn::{Missed, State};
 use crate::handle::{Command, Letter};
 use crate::host::{self, Event};
 use crate::metrics::ProcessWord;
+use crate::{ConnectFailure, Flow};
 
 impl<R: Reactor> Loop<R> {
     pub(super) fn on_woken(&mut self) {
@@ -58,6 +58,9 @@ impl<R: Reactor> Loop<R> {
                 End::Fin => self.part(token, *reason),
                 End::Reset => self.close(token, *reason, None),
             };
+        }
+        if let (State::Connecting, Letter::Close(reason)) = (conn.state, &letter) {
+            return self.on_unconnected(token, ConnectFailure::Closed(*reason));
         }
         if conn.state != State::Open {
             // It ends already, and nothing follows what was its last word.

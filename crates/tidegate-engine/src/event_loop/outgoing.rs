@@ -6,8 +6,8 @@
 //!       └──────────────┴────────────────────────────▶ on_connect_failed
 //! ```
 //!
-//! Invariant: what is being connected has a slot of the table and a place in `pending`, both or neither; and nobody else
-//! can name it, since its generation is published when it is there.
+//! Invariant: what is being connected has a slot of the table and a place in `pending`, both or neither. It has no session yet,
+//! so all that can be asked of it from outside is to close it.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -64,6 +64,7 @@ impl<R: Reactor> Loop<R> {
         if let Some(conn) = self.conns.get_mut(token) {
             conn.state = State::Connecting;
         }
+        self.turn.shared.set_generation(token.slot, token.generation);
         let Dial { connect, note, seat, .. } = dial;
         let until = self.turn.later(now + connect.deadline);
         self.pending.insert(token, Wanted { connect, note, seat, until, waits: false });
@@ -103,7 +104,6 @@ impl<R: Reactor> Loop<R> {
         // Its life begins now.
         *conn = Conn::new(token, conn.site, conn.who.peer, self.turn.now);
         let site = usize::from(conn.site);
-        self.turn.shared.set_generation(token.slot, token.generation);
         self.publish_open(site, 1);
         self.open(token, site);
         match note {
@@ -136,6 +136,7 @@ impl<R: Reactor> Loop<R> {
     /// It is not to be had, or not in time.
     pub(super) fn on_unconnected(&mut self, token: Token, failure: ConnectFailure) {
         let Some(mut conn) = self.conns.remove(token) else { return };
+        self.turn.shared.set_generation(token.slot, 0);
         self.reactor.close(token, End::Fin);
         if let Some(key) = conn.deadline.take() {
             self.turn.timers.cancel(key);

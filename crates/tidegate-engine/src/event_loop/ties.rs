@@ -9,15 +9,19 @@
 //! than its high-water mark. The end of one direction is passed on behind its last byte; when both have ended, so do the
 //! connections. Whatever else ends one ends the other in the same manner.
 //!
+//! A peer that hangs up while something is passed to it has most often said something before: that is still read and passed
+//! on, and what is queued for the other is sent before its connection ends. It ends with FIN when the peer had said all,
+//! and with a reset when it was interrupted.
+//!
 //! Invariant: of two connections in [`State::Tied`] each names the other; neither is `away` or has input of its own.
 
 use std::ops::Range;
 
-use tidegate_reactor::{End, More, Reactor, Token};
+use tidegate_reactor::{End, Errno, More, Reactor, Token};
 use tidegate_timer::TimerQueue;
 
 use super::Loop;
-use crate::conn::{Eof, Missed, Reading, Sending, State};
+use crate::conn::{Conn, Eof, Missed, Reading, Sending, State};
 use crate::metrics::ListenerWord;
 use crate::output::Output;
 use crate::wish::Tie;
@@ -44,12 +48,19 @@ impl<R: Reactor> Loop<R> {
             [false, false] => return,
         }
         let inputs = [(one, other), (other, one)].map(|(token, partner)| self.bind(token, partner));
+        for (token, partner) in [(one, other), (other, one)] {
+            let over_water = self.conns.get_mut(token).is_some_and(|conn| conn.over_water);
+            self.hold_partner(partner, over_water);
+        }
         for ((token, partner), input) in [(one, other), (other, one)].into_iter().zip(inputs) {
             self.pass(token, partner, &input);
             self.spares.keep(input);
         }
         for (token, partner) in [(one, other), (other, one)] {
-            if self.conns.get_mut(token).is_some_and(|conn| conn.has_ended()) {
+            let Some(conn) = self.conns.get_mut(token) else { continue };
+            if let Some(errno) = conn.unheard {
+                self.on_unpassable(token, errno);
+            } else if conn.has_ended() {
                 self.end_direction(partner);
             }
             self.settle(token);
@@ -60,33 +71,41 @@ impl<R: Reactor> Loop<R> {
     fn bind(&mut self, token: Token, partner: Token) -> Vec<u8> {
         let Some(conn) = self.conns.get_mut(token) else { return Vec::new() };
         conn.state = State::Tied;
-        conn.partner = partner;
+        conn.aside.get_or_insert_default().partner = partner;
         conn.suspended = false;
         let since = self.turn.now;
         conn.reading = Reading { phase: Phase::Idle, between: Phase::Idle, paused: false, need: 0, since };
         for (_, key) in conn.timers.drain(..) {
             self.turn.timers.cancel(key);
         }
-        let over_water = conn.over_water;
         let input = std::mem::take(&mut conn.input);
         if conn.has_ended() {
             conn.eof = Eof::Told;
         }
-        self.hold_partner(partner, over_water);
+        self.leave_pool(token);
         input
     }
 
     /// Passes on what has just been received.
     #[inline]
     pub(super) fn pass_on(&mut self, token: Token) {
-        let Some(partner) = self.conns.get_mut(token).map(|conn| conn.partner) else { return };
+        let Some(partner) = self.conns.get_mut(token).map(|conn| conn.partner()) else { return };
         let len = self.reactor.received().len();
         let Some(conn) = self.conns.get_mut(partner) else { return };
+        if conn.unheard.is_some() {
+            // Nobody is there to take it.
+            return;
+        }
         let mut taken = 0;
         if conn.output.is_none() {
             match self.reactor.send_received(partner, 0..len, More::No) {
                 Ok(n) => taken = n,
-                Err(errno) => return self.close_broken(partner, errno),
+                Err(errno) => {
+                    if self.on_unsendable(partner, errno) {
+                        self.settle(partner);
+                    }
+                    return;
+                }
             }
             conn.bytes_out += taken as u64;
             conn.last_out = self.turn.now;
@@ -154,11 +173,38 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
+    /// Nothing can be passed on to a peer that has hung up; what it has said before can. Answers whether the connection goes
+    /// on until that has been read.
+    pub(super) fn on_unpassable(&mut self, token: Token, errno: Errno) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        conn.unheard = Some(errno);
+        if conn.has_ended() {
+            self.close_broken(token, errno);
+            return false;
+        }
+        conn.send_later = false;
+        conn.stalled = false;
+        conn.over_water = false;
+        conn.sending = Sending::Ended;
+        let partner = conn.partner();
+        if let Some(mut output) = conn.output.take() {
+            output.clear(&mut self.turn.pool);
+        }
+        self.hold_partner(partner, true);
+        self.settle(partner);
+        true
+    }
+
     /// The peer of a tied connection has ended its side.
     pub(super) fn on_tied_ended(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
+        if let Some(errno) = conn.unheard {
+            // No more is there; whether the peer had more to say, the error tells.
+            conn.eof = Eof::None;
+            return self.close_broken(token, errno);
+        }
         conn.eof = Eof::Told;
-        let partner = conn.partner;
+        let partner = conn.partner();
         self.end_direction(partner);
         self.settle(token);
     }
@@ -176,7 +222,7 @@ impl<R: Reactor> Loop<R> {
     /// What follows, for a pair, from what one of it has sent.
     pub(super) fn settle_tied(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        let partner = conn.partner;
+        let partner = conn.partner();
         if conn.sending == Sending::Ending && conn.output.is_none() {
             conn.sending = Sending::Ended;
             self.reactor.shutdown_send(token);
@@ -208,7 +254,12 @@ impl<R: Reactor> Loop<R> {
     }
 
     /// A tied connection has ended: so does the other, in the same manner.
-    pub(super) fn end_partner(&mut self, partner: Token, reason: Reason, end: End) {
+    pub(super) fn end_partner(&mut self, ended: &Conn, reason: Reason, end: End, errno: Option<i32>) {
+        let partner = ended.partner();
+        let broken = matches!(reason, Reason::PEER_RESET | Reason::IO_ERROR);
+        if broken && self.outlive(partner, ended.has_said_all(errno)) {
+            return self.settle(partner);
+        }
         let reason = match reason {
             Reason::PEER_CLOSED
             | Reason::IDLE_TIMEOUT
@@ -220,9 +271,24 @@ impl<R: Reactor> Loop<R> {
         self.close_with(partner, reason, end, None);
     }
 
+    /// Whether a connection whose other side is broken has still something to deliver, and delivers it: the last bytes, or that
+    /// they were the last.
+    fn outlive(&mut self, token: Token, whole: bool) -> bool {
+        let unsent = self.reactor.unsent(token);
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        if !whole && conn.output.is_none() && !unsent {
+            return false;
+        }
+        conn.state = State::Flushing(Reason::OTHER_SIDE);
+        conn.over_water = false;
+        conn.reading.paused = false;
+        conn.sending = if whole { conn.sending } else { Sending::Breaking };
+        true
+    }
+
     /// Ends a pair in order: what is queued is sent, then FIN, each on its own.
     pub(super) fn part(&mut self, token: Token, reason: Reason) {
-        let Some(partner) = self.conns.get_mut(token).map(|conn| conn.partner) else { return };
+        let Some(partner) = self.conns.get_mut(token).map(|conn| conn.partner()) else { return };
         for token in [token, partner] {
             if let Some(conn) = self.conns.get_mut(token) {
                 conn.state = State::Flushing(reason);

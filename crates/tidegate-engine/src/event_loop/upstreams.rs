@@ -129,15 +129,29 @@ impl<R: Reactor> Loop<R> {
         self.turn.timers.insert(at, Due::Redial(seat));
     }
 
+    /// A connection takes no more notes, so nobody is to be named it, if it is one that is named.
+    #[inline]
+    pub(super) fn leave_pool(&mut self, token: Token) {
+        if self.pools.is_empty() {
+            return;
+        }
+        let Some(site) = self.conns.get_mut(token).map(|conn| conn.site) else { return };
+        if let Some((pool, member)) = self.member(site, token) {
+            self.pools[pool].open.set(member, None);
+        }
+    }
+
+    /// The numbers of a pool and of the member of it that this connection is.
+    fn member(&self, site: u16, token: Token) -> Option<(usize, usize)> {
+        let (at, pool) = self.pools.iter().enumerate().find(|(_, pool)| pool.site == site)?;
+        let member = pool.members.iter().position(|member| member.stands == Stands::Open(token))?;
+        Some((at, member))
+    }
+
     /// A connection of a site has ended, which may be one that is to be there.
     pub(super) fn member_closed(&mut self, conn: &Conn) {
-        let token = conn.who.id;
-        let Some((at, pool)) = self.pools.iter_mut().enumerate().find(|(_, pool)| pool.site == conn.site)
-        else {
-            return;
-        };
-        let found = pool.members.iter().position(|member| member.stands == Stands::Open(token));
-        let Some(member) = found else { return };
+        let Some((at, member)) = self.member(conn.site, conn.who.id) else { return };
+        let pool = &mut self.pools[at];
         pool.open.set(member, None);
         let lasted = self.turn.now.saturating_duration_since(conn.opened);
         let failures = &mut pool.members[member].failures;

@@ -6,13 +6,15 @@ use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType};
 use tidegate_engine::{
     Closed, ConnHandle, ConnState, Connect, ConnectError, ConnectFailed, ConnectFailure, Decoded,
-    EngineConfig, Flow, Io, ListenerMetrics, ListenerWord, LoopBuilder, LoopHandle, Metrics, Peer,
-    PeerAddress, Reason, Refusal, Running, Service, Target,
+    EngineConfig, Flow, HandleError, Io, ListenerMetrics, ListenerWord, LoopBuilder, LoopHandle, Metrics,
+    Peer, PeerAddress, Reason, Refusal, Running, Service, Target,
 };
 
-use crate::support::{PATIENCE, check_the_books, prepare_the_process, until};
+use crate::descriptors::{self, Process, lower_the_limit};
+use crate::support::{PATIENCE, check_the_books, name_of, prepare_the_process, until};
 
 under_each_model!(
     a_connection_opens_and_then_gets_its_note,
@@ -28,6 +30,10 @@ under_each_model!(
     a_connection_that_comes_late_is_told_that_the_loop_retires,
     asking_wrongly_is_an_error_at_once,
     a_panic_over_a_failure_ends_nobody,
+    an_operator_closes_what_is_being_connected,
+    who_is_refused_has_asked_all_the_same,
+    a_storm_ends_with_one_outcome_for_each,
+    without_a_descriptor_a_connection_fails,
 );
 under_all_models_at_once!(a_target_that_does_not_answer_is_given_up_in_time);
 
@@ -109,7 +115,14 @@ impl Service for Relay {
     type Head = SocketAddr;
     type Note = ();
 
-    fn on_open(&self, _: &mut Io<'_>, _: &Peer<'_>) -> Result<(), Refusal> {
+    fn on_open(&self, io: &mut Io<'_>, peer: &Peer<'_>) -> Result<(), Refusal> {
+        // Who comes from this address is not served, but has something done.
+        if let PeerAddress::Inet(from) = peer.address
+            && from.ip() == REFUSED
+        {
+            io.connect("caller", Connect::to(from), "for one refused").unwrap();
+            return Err(Reason::REFUSED.into());
+        }
         Ok(())
     }
 
@@ -123,6 +136,9 @@ impl Service for Relay {
         Flow::Continue
     }
 }
+
+/// A relay's peer that it refuses.
+const REFUSED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
 
 /// A loop with a client. When it is dropped it is stopped, and its books must balance.
 struct Bench {
@@ -454,4 +470,79 @@ fn a_panic_over_a_failure_ends_nobody(config: EngineConfig) {
     let (_listener, address) = target();
     bench.connect(address, "lives on");
     bench.expect_open("lives on");
+}
+
+fn an_operator_closes_what_is_being_connected(config: EngineConfig) {
+    let bench = Bench::new(config);
+    let (_listener, address, _fillers) = silent();
+    bench.connect(address, "closed");
+    until(|| bench.handle.connections() == 1);
+    let page = bench.handle.connections_page(None, 10, PATIENCE).unwrap();
+    assert_eq!(page[0].state, ConnState::Connecting);
+    bench.handle.close(page[0].id, Reason::OPERATOR).unwrap();
+    let failed = bench.expect_failure();
+    assert_eq!((failed.note, failed.error), (Some("closed"), ConnectFailure::Closed(Reason::OPERATOR)));
+    assert_eq!(bench.handle.close(page[0].id, Reason::OPERATOR), Err(HandleError::Gone));
+    until(|| bench.handle.connections() == 0);
+}
+
+fn who_is_refused_has_asked_all_the_same(config: EngineConfig) {
+    let bench = Bench::new(config);
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::new(REFUSED, 0)).unwrap();
+    rustix::net::connect(&socket, &bench.relay).unwrap();
+    // Nobody listens where it comes from.
+    let failed = bench.expect_failure();
+    assert_eq!(failed.note, Some("for one refused"));
+}
+
+fn a_storm_ends_with_one_outcome_for_each(config: EngineConfig) {
+    const ROOM: usize = 8;
+    const ASKED: usize = 500;
+    let bench = Bench::new(EngineConfig { max_connections: ROOM, ..config });
+    let (_listener, address) = target();
+    for _ in 0..ASKED {
+        bench.connect(address, "one of many");
+    }
+    let (mut opened, mut refused) = (0, 0);
+    while opened + refused < ASKED {
+        match bench.see() {
+            Seen::Note("one of many", _) => opened += 1,
+            Seen::Failed(failed) => {
+                assert_eq!((failed.note, failed.error), (Some("one of many"), ConnectFailure::NoRoom));
+                refused += 1;
+            }
+            Seen::Opened(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((opened, bench.handle.connections()), (ROOM, ROOM));
+    assert_eq!(bench.metrics.get(ListenerWord::Connects), ASKED as u64);
+}
+
+/// In a process of its own, whose limit is low.
+fn without_a_descriptor_a_connection_fails(config: EngineConfig) {
+    if !descriptors::is_child() {
+        return Process::run_test(&format!(
+            "connect::{}::without_a_descriptor_a_connection_fails",
+            name_of(config)
+        ));
+    }
+    lower_the_limit();
+    let bench = Bench::new(config);
+    let (_listener, address) = target();
+    let mut fillers = Vec::new();
+    while let Ok(filler) = std::fs::File::open("/dev/null") {
+        fillers.push(filler);
+    }
+    for _ in 0..3 {
+        bench.connect(address, "in vain");
+        let failed = bench.expect_failure();
+        assert_eq!(failed.note, Some("in vain"));
+        assert_eq!(failed.error, ConnectFailure::Refused(tidegate_engine::Errno::MFILE));
+    }
+    assert_eq!(bench.handle.connections(), 0);
+    drop(fillers);
+    bench.connect(address, "again");
+    bench.expect_open("again");
 }

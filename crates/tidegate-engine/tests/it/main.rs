@@ -92,6 +92,8 @@ mod handles;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
+mod hangups;
+#[cfg(test)]
 mod input;
 #[cfg(test)]
 mod lab;

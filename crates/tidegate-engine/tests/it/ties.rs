@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 use tidegate_engine::{
     Closed, ConnHandle, ConnState, Connect, ConnectFailed, Decoded, EngineConfig, Flow, Io, Limits,
     ListenerMetrics, ListenerWord, LoopBuilder, LoopHandle, Metrics, Peer, Phase, ProcessMetrics, Reason,
-    Refusal, Running, Service, TieError, TimerToken,
+    Refusal, Running, Service, Target, TieError, TimerToken,
 };
 
 use crate::support::{PATIENCE, check_the_books, pattern, prepare_the_process, until};
@@ -81,7 +81,7 @@ impl Service for Gate {
         let line = std::str::from_utf8(line).unwrap().trim_end();
         let (word, address) = line.split_once(' ').unwrap_or(("", line));
         let note = OutNote { to: io.handle(), late: word == "late" };
-        io.connect("out", Connect::to(address.parse::<SocketAddr>().unwrap()), note).unwrap();
+        io.connect("out", Connect::to(address.parse::<Target>().unwrap()), note).unwrap();
         match word {
             "hold" => {
                 let _ = self.seen.send(Seen::Holding);
@@ -198,12 +198,12 @@ impl Service for Out {
 }
 
 /// A loop that ties. When it is dropped it is stopped, and its books must balance.
-struct Bench {
+pub(crate) struct Bench {
     running: Option<Running>,
-    handle: LoopHandle,
-    metrics: ProcessMetrics,
+    pub(crate) handle: LoopHandle,
+    pub(crate) metrics: ProcessMetrics,
     gate: SocketAddr,
-    target: TcpListener,
+    pub(crate) target: TcpListener,
     seen: Receiver<Seen>,
     go_on: Sender<()>,
     foreign: Foreign,
@@ -214,7 +214,7 @@ impl Bench {
         Self::with(config, Limits::default())
     }
 
-    fn with(config: EngineConfig, limits: Limits) -> Self {
+    pub(crate) fn with(config: EngineConfig, limits: Limits) -> Self {
         prepare_the_process();
         let (seen_by, seen) = channel();
         let (go_on, held) = channel();
@@ -236,9 +236,14 @@ impl Bench {
 
     /// A client that has said where it wants to go, and what comes behind that.
     fn client(&self, word: &str, rest: &[u8]) -> TcpStream {
+        self.client_of(word, &self.target.local_addr().unwrap().into(), rest)
+    }
+
+    /// The same, for another target.
+    pub(crate) fn client_of(&self, word: &str, target: &Target, rest: &[u8]) -> TcpStream {
         let mut client = TcpStream::connect(self.gate).unwrap();
         patient(&client);
-        let line = format!("{word}{}\n", self.target.local_addr().unwrap());
+        let line = format!("{word}{target}\n");
         client.write_all(&[line.as_bytes(), rest].concat()).unwrap();
         client
     }
@@ -250,7 +255,7 @@ impl Bench {
     }
 
     /// Two peers that are tied together.
-    fn pair(&self) -> (TcpStream, TcpStream) {
+    pub(crate) fn pair(&self) -> (TcpStream, TcpStream) {
         let (mut client, mut target) = (self.client("", b"to"), self.accept());
         expect(&mut target, b"to");
         target.write_all(b"fro").unwrap();
@@ -272,14 +277,14 @@ impl Bench {
     }
 
     /// The ends of both, that of the gate's side first.
-    fn closes(&self) -> [Closed; 2] {
+    pub(crate) fn closes(&self) -> [Closed; 2] {
         let close = |seen| if let Seen::Closed(who, closed) = seen { Some((who, closed)) } else { None };
         let (first, second) = (self.see(close), self.see(close));
         assert_ne!(first.0, second.0, "one side was closed twice");
         if first.0 == "gate" { [first.1, second.1] } else { [second.1, first.1] }
     }
 
-    fn expect_closes(&self, gate: Reason, out: Reason) {
+    pub(crate) fn expect_closes(&self, gate: Reason, out: Reason) {
         assert_eq!(self.closes().map(|closed| closed.reason), [gate, out]);
     }
 
@@ -311,13 +316,13 @@ fn patient(stream: &TcpStream) {
     stream.set_nodelay(true).unwrap();
 }
 
-fn expect(stream: &mut TcpStream, bytes: &[u8]) {
+pub(crate) fn expect(stream: &mut impl Read, bytes: &[u8]) {
     let mut got = vec![0; bytes.len()];
     stream.read_exact(&mut got).unwrap();
     assert_eq!(got, bytes);
 }
 
-fn rest(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut got = Vec::new();
     stream.read_to_end(&mut got).unwrap();
     got
@@ -328,7 +333,7 @@ fn expect_reset(stream: &mut TcpStream) {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
 }
 
-fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     drop(stream);
 }

@@ -20,6 +20,7 @@ under_each_model!(
     a_target_that_hangs_up_is_called_again,
     a_retiring_loop_closes_what_it_keeps_for_others,
     what_is_being_made_ends_with_a_retiring_loop,
+    one_that_ends_or_is_tied_is_not_picked,
 );
 
 /// Sends what it is posted.
@@ -45,8 +46,15 @@ impl Service for Speaker {
     }
 
     fn on_note(&self, io: &mut Io<'_>, (): &mut (), note: Vec<u8>) -> Flow {
+        if note == b"tie" {
+            let other = io.upstream::<Vec<u8>>("up").unwrap();
+            let others = std::iter::repeat_with(|| other.pick().unwrap());
+            let other = others.take(2).find(|other| other.id() != io.id()).unwrap();
+            io.tie(&other).unwrap();
+            return Flow::Continue;
+        }
         io.send(&note);
-        Flow::Continue
+        if note.is_empty() { Flow::CloseAfterFlush(Reason::DONE) } else { Flow::Continue }
     }
 
     fn on_connect_failed(&self, failed: ConnectFailed<Vec<u8>>) {
@@ -187,6 +195,39 @@ fn a_retiring_loop_closes_what_it_keeps_for_others(config: EngineConfig) {
     running.join().unwrap();
     assert_eq!(bench.metrics.closed(Reason::SHUTDOWN), 2);
     assert_eq!(bench.metrics.get(ListenerWord::Connects), 2, "it was not made again");
+}
+
+fn one_that_ends_or_is_tied_is_not_picked(config: EngineConfig) {
+    let (target, address) = listener();
+    let bench = Bench::new(config, address, 3);
+    let mut peers: Vec<TcpStream> = (0..3).map(|_| accept(&target)).collect();
+    until(|| bench.upstream.open() == 3);
+    // It lingers, as its peer does not hang up.
+    bench.upstream.pick().unwrap().post(Vec::new()).unwrap();
+    until(|| bench.upstream.open() == 2);
+    assert_eq!(bench.handle.connections(), 3);
+    bench.upstream.pick().unwrap().post(b"tie".to_vec()).unwrap();
+    until(|| bench.upstream.open() == 0);
+    assert_eq!(bench.handle.connections(), 3, "it was the end of them");
+    assert_eq!(bench.upstream.pick().unwrap_err(), NotConnected);
+    // Each is made again when it has ended.
+    peers.clear();
+    peers.extend((0..3).map(|_| accept(&target)));
+    until(|| bench.upstream.open() == 3);
+}
+
+#[test]
+fn a_back_off_without_a_pause_is_an_error() {
+    let backoff = Backoff { first: Duration::ZERO, max: Duration::from_secs(1) };
+    let config = UpstreamConfig { backoff, ..UpstreamConfig::to(SocketAddr::from(([127, 0, 0, 1], 1))) };
+    let (failures, _) = channel();
+    let built =
+        LoopBuilder::new(EngineConfig::default()).upstream("up", config, || Ok(Speaker { failures })).build();
+    let error = built.err().unwrap().to_string();
+    assert!(
+        error.starts_with("upstream \"up\": a back-off of 0ns to 1s; both are 1ms at the least"),
+        "{error}"
+    );
 }
 
 fn what_is_being_made_ends_with_a_retiring_loop(config: EngineConfig) {

@@ -5,6 +5,7 @@ use tidegate_sys::uring::{Event, Readiness};
 
 use super::conn::{Conn, Ending, Receiving};
 use super::{Uring, word};
+use crate::last_words::leaves_words;
 use crate::{Completion, Token};
 
 impl Uring {
@@ -54,7 +55,11 @@ impl Uring {
         }
         // An end waits behind what came before it; a connection that broke is heard of even while it is paused.
         if conn.held.is_some() || (conn.paused && ending == Ending::Ended) {
-            if !conn.paused || ending == Ending::Ended {
+            let keeps = match ending {
+                Ending::Ended => true,
+                Ending::Failed(errno) => !conn.paused || leaves_words(&conn.fd, errno),
+            };
+            if keeps {
                 conn.hold_end(ending);
                 return None;
             }
@@ -73,6 +78,10 @@ impl Uring {
             return None;
         }
         let errno = tidegate_sys::socket::take_error(&conn.fd)?;
+        if !conn.ended && leaves_words(&conn.fd, errno) {
+            conn.broken = Some(errno);
+            return None;
+        }
         conn.held = None;
         Some(end(token, conn, Ending::Failed(errno)))
     }

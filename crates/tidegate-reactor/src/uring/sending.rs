@@ -5,12 +5,13 @@ use std::os::fd::BorrowedFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, Shutdown};
+use rustix::net::{SendFlags, Shutdown};
 use tidegate_sys::uring::{Readiness, Ring, Tell};
 
 use super::conn::{Conn, Ending};
 use super::events::end;
 use super::{ALL_BYTES, CONN_BYTES, Uring, word};
+use crate::last_words::leaves_words;
 use crate::{Completion, Token};
 
 /// Read of a file at once, when nothing can be gathered.
@@ -145,11 +146,15 @@ impl Uring {
                 self.ring.keep(bytes);
                 self.ring.keep(lost);
                 conn.shuts = false;
-                let gone = matches!(errno, Errno::PIPE | Errno::CONNRESET);
-                if gone && !conn.paused && !conn.ended && is_local(conn) {
-                    // What the peer sent before it went may not have been told yet, and comes first.
+                // What the peer sent before it went may not have been told yet, and comes first.
+                if !conn.ended && leaves_words(&conn.fd, errno) {
                     conn.broken = Some(errno);
                     return std::mem::take(&mut conn.awaits_writable).then_some(Completion::Writable(token));
+                }
+                if !conn.ended && !conn.paused && errno == Errno::CONNRESET {
+                    // Behind a reset receiving ends at once.
+                    conn.broken = Some(errno);
+                    return None;
                 }
                 (!conn.failed).then(|| end(token, conn, Ending::Failed(errno)))
             }
@@ -190,11 +195,6 @@ pub(super) fn sync_output(ring: &mut Ring, token: Token, conn: &mut Conn) {
 #[inline]
 fn room(conn: &Conn, taken: usize) -> usize {
     CONN_BYTES.saturating_sub(conn.unsent()).min(ALL_BYTES.saturating_sub(taken))
-}
-
-/// Whether it is over a Unix socket, where nothing that was sent is lost when the sender goes.
-fn is_local(conn: &Conn) -> bool {
-    rustix::net::sockopt::socket_domain(&conn.fd) == Ok(AddressFamily::UNIX)
 }
 
 /// A plain send of what the kernel takes at once.
