@@ -36,6 +36,14 @@ pub struct Percentiles {
     pub max_us: f64,
 }
 
+impl Percentiles {
+    /// The three that tables of many servers have room for.
+    #[must_use]
+    pub fn summary(&self) -> LatencySummary {
+        LatencySummary { p50_us: self.p50_us, p99_us: self.p99_us, max_us: self.max_us }
+    }
+}
+
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl Default for Latency {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::measure::{Sample, Subject, SyscallsPerRequest, Times, measure};
+use crate::measure::{Sample, Subject, Syscalls, Times, measure};
 use crate::models::chain;
 use crate::procfs::kernel_release;
 use crate::table::markdown;
-use crate::{LatencySummary, Model, Scenario, ServerProcess, middle, pollers};
+use crate::{Failures, LatencySummary, Model, Scenario, ServerProcess, Stop, middle, pollers};
 
 /// What is run, and how long.
 #[derive(Clone, Debug)]
@@ -106,19 +106,15 @@ pub struct Median {
     pub cpu_us: f64,
     /// The server's resident memory, in bytes.
     pub resident_bytes: u64,
-    /// Connections closed for a wrong answer, in all rounds.
-    pub wrong: u64,
-    /// Connections that the server closed, in all rounds.
-    pub lost: u64,
+    /// What failed in all rounds.
+    pub failures: Failures,
     /// System calls per answer.
-    pub syscalls: Option<SyscallsPerRequest>,
-    /// Why they were not counted, if they should have been.
-    pub untraced: Option<String>,
+    pub syscalls: Syscalls,
 }
 
 /// Measures everything. `watch` is told before each measurement.
 #[must_use]
-pub fn run(matrix: &Matrix, watch: &mut dyn FnMut(Progress<'_>)) -> Report {
+pub fn run(matrix: &Matrix, stop: &Stop, watch: &mut dyn FnMut(Progress<'_>)) -> Report {
     let all = matrix.scenarios.len() * matrix.models.len() * matrix.rounds;
     let mut done = 0;
     let mut scenarios = Vec::new();
@@ -130,8 +126,10 @@ pub fn run(matrix: &Matrix, watch: &mut dyn FnMut(Progress<'_>)) -> Report {
                 done += 1;
                 // What failed once is not tried again: its row tells why.
                 let Ok(samples) = taken else { continue };
-                match once(matrix, scenario, model, round) {
+                match once(matrix, scenario, model, round, stop) {
                     Ok(sample) => samples.push(sample),
+                    // What there is of earlier rounds stays.
+                    Err(_) if stop.is_asked() && !samples.is_empty() => {}
                     Err(reason) => *taken = Err(reason),
                 }
             }
@@ -163,7 +161,16 @@ impl Report {
     }
 }
 
-fn once(matrix: &Matrix, scenario: &Scenario, model: &str, round: usize) -> Result<Sample, String> {
+fn once(
+    matrix: &Matrix,
+    scenario: &Scenario,
+    model: &str,
+    round: usize,
+    stop: &Stop,
+) -> Result<Sample, String> {
+    if stop.is_asked() {
+        return Err("stopped before it was measured".to_owned());
+    }
     let mut arguments = ["bench", "serve"].map(str::to_owned).to_vec();
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     option("model", model.to_owned());
@@ -180,7 +187,7 @@ fn once(matrix: &Matrix, scenario: &Scenario, model: &str, round: usize) -> Resu
     }
     let trace = if round == 0 { matrix.times.trace } else { Duration::ZERO };
     let subject = Subject { pid: server.pid(), address: server.address() };
-    measure(subject, scenario, &Times { trace, ..matrix.times }).map_err(|error| chain(&error))
+    measure(subject, scenario, &Times { trace, ..matrix.times }, stop).map_err(|error| chain(&error))
 }
 
 /// So that a server does not stop accepting just when all are there.
@@ -194,6 +201,8 @@ fn median(samples: &[Sample]) -> Option<Median> {
     let mut memory: Vec<u64> = samples.iter().map(|sample| sample.resident_bytes).collect();
     memory.sort_unstable();
     let first = samples.first()?;
+    let mut failures = Failures::default();
+    samples.iter().for_each(|sample| failures.add(sample.failures.clone()));
     Some(Median {
         rate: of(|sample| sample.rate)?,
         latency: LatencySummary {
@@ -203,10 +212,8 @@ fn median(samples: &[Sample]) -> Option<Median> {
         },
         cpu_us: of(|sample| sample.cpu_us)?,
         resident_bytes: *memory.get(memory.len() / 2)?,
-        wrong: samples.iter().map(|sample| sample.wrong).sum(),
-        lost: samples.iter().map(|sample| sample.lost).sum(),
+        failures,
         syscalls: first.syscalls.clone(),
-        untraced: first.untraced.clone(),
     })
 }
 
@@ -215,17 +222,15 @@ mod tests {
     use super::*;
     use crate::CountingTool;
 
-    fn sample(rate: f64, max_us: f64, lost: u64) -> Sample {
+    fn sample(rate: f64, max_us: f64, reset: u64) -> Sample {
         Sample {
             requests: 1,
             rate,
             latency: LatencySummary { p50_us: rate / 2.0, p99_us: rate, max_us },
             cpu_us: -rate,
             resident_bytes: 7,
-            wrong: 0,
-            lost,
-            syscalls: None,
-            untraced: None,
+            failures: Failures { reset, ..Failures::default() },
+            syscalls: Syscalls::NotAsked,
         }
     }
 
@@ -234,7 +239,7 @@ mod tests {
         let samples = [sample(3.0, 9.0, 1), sample(1.0, 99.0, 0), sample(2.0, 5.0, 4)];
         let median = median(&samples).unwrap();
         assert_eq!((median.rate, median.cpu_us, median.latency.p50_us), (2.0, -2.0, 1.0));
-        assert_eq!((median.latency.max_us, median.lost, median.resident_bytes), (99.0, 5, 7));
+        assert_eq!((median.latency.max_us, median.failures.reset, median.resident_bytes), (99.0, 5, 7));
     }
 
     #[test]
@@ -258,7 +263,9 @@ mod tests {
             pool_threads: NonZero::<usize>::MIN,
         };
         let mut seen = Vec::new();
-        let report = run(&matrix, &mut |progress| seen.push((progress.done, progress.model.to_owned())));
+        let report = run(&matrix, &Stop::default(), &mut |progress| {
+            seen.push((progress.done, progress.model.to_owned()))
+        });
         assert_eq!(seen.len(), 4);
         assert_eq!(seen[3], (3, "epoll-edge-inline".to_owned()));
         for row in &report.scenarios[0].rows {

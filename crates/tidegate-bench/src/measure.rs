@@ -7,14 +7,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
-use crate::load::per;
+use crate::models::chain;
 use crate::{
-    ConnectError, CountError, CountingTool, ExchangeError, LatencySummary, Load, LoadPlan, Scenario,
-    SyscallCounter, cpu_time, resident_bytes,
+    CountingTool, Failures, LatencySummary, LoadError, LoadReport, LoadSpec, Progress, Scenario, Stop,
+    SyscallCounter, cpu_time, resident_bytes, run,
 };
 
 /// The server that is measured.
@@ -53,16 +52,22 @@ pub struct Sample {
     pub cpu_us: f64,
     /// The server's resident memory at the end, in bytes.
     pub resident_bytes: u64,
-    /// Connections closed for a wrong answer.
-    pub wrong: u64,
-    /// Connections that the server closed.
-    pub lost: u64,
-    /// System calls per answer, if they were counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub syscalls: Option<SyscallsPerRequest>,
-    /// Why they were not, if they should have been.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub untraced: Option<String>,
+    /// What failed, the warm-up and the counting of system calls included.
+    pub failures: Failures,
+    /// System calls per answer, if they were to be counted.
+    pub syscalls: Syscalls,
+}
+
+/// System calls per answer, if they were counted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Syscalls {
+    /// Nobody asked for them.
+    NotAsked,
+    /// They were.
+    Counted(SyscallsPerRequest),
+    /// Why they could not be.
+    Uncounted(String),
 }
 
 /// System calls per answer.
@@ -81,15 +86,12 @@ pub struct SyscallsPerRequest {
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// The scenario cannot be asked.
-    #[error("the scenario is impossible")]
-    Exchange(#[from] ExchangeError),
-    /// The connections cannot be made.
-    #[error("the connections cannot be made")]
-    Connect(#[from] ConnectError),
-    /// The client's poller failed.
-    #[error("the client cannot wait")]
-    Wait(#[from] Errno),
+    /// The server cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The run was stopped.
+    #[error("it was stopped")]
+    Stopped,
     /// The server is not there any more.
     #[error("the server has gone")]
     Gone(#[source] io::Error),
@@ -100,91 +102,102 @@ pub enum MeasureError {
 /// # Errors
 ///
 /// The connections cannot be made, or the server goes away. Wrong answers are no error; they are counted.
-pub fn measure(subject: Subject, scenario: &Scenario, times: &Times) -> Result<Sample, MeasureError> {
-    let mut load = Load::connect(LoadPlan {
-        targets: vec![subject.address],
-        sources: Vec::new(),
+pub fn measure(
+    subject: Subject,
+    scenario: &Scenario,
+    times: &Times,
+    stop: &Stop,
+) -> Result<Sample, MeasureError> {
+    let spec = LoadSpec {
         connections: scenario.connections,
         active: scenario.active,
-        exchange: scenario.exchange()?,
-    })?;
-    let warmed = load.run(times.warmup)?;
-    let before = cpu_time(subject.pid).map_err(MeasureError::Gone)?;
-    let outcome = load.run(times.measure)?;
-    let cpu = cpu_time(subject.pid).map_err(MeasureError::Gone)?.saturating_sub(before);
-    let resident_bytes = resident_bytes(subject.pid).map_err(MeasureError::Gone)?;
-    let (mut wrong, mut lost) = (warmed.wrong + outcome.wrong, warmed.lost + outcome.lost);
-    let traced = if times.trace.is_zero() { None } else { Some(trace(&[subject.pid], &mut load, times)?) };
-    let (syscalls, untraced) = match traced {
-        None => (None, None),
-        Some(Err(error)) => (None, Some(error.to_string())),
-        Some(Ok(traced)) => {
-            wrong += traced.wrong;
-            lost += traced.lost;
-            (Some(traced.syscalls), None)
-        }
+        pipeline: scenario.pipeline,
+        warmup: times.warmup,
+        duration: times.measure,
+        ..LoadSpec::new(vec![subject.address.into()], scenario.ask())
     };
+    let (report, [before, after]) =
+        load_beside(&spec, stop, || Ok((cpu_time(subject.pid)?, resident_bytes(subject.pid)?)))?;
+    let mut failures = report.failures.clone();
+    let (syscalls, failed) = trace(&[subject.pid], &spec, times, stop)?;
+    failures.add(failed);
+    let cpu = after.0.saturating_sub(before.0);
     Ok(Sample {
-        requests: outcome.answers(),
-        rate: outcome.rate(),
-        latency: outcome.latency.summary(),
-        cpu_us: per_answer(cpu.as_secs_f64() * 1e6, outcome.answers()),
-        resident_bytes,
-        wrong,
-        lost,
+        requests: report.requests,
+        rate: report.rate,
+        latency: report.latency.summary(),
+        cpu_us: cpu_us_per_answer(cpu, &report),
+        resident_bytes: after.1,
+        failures,
         syscalls,
-        untraced,
     })
 }
 
-pub(crate) struct Traced {
-    pub(crate) syscalls: SyscallsPerRequest,
-    pub(crate) wrong: u64,
-    pub(crate) lost: u64,
+/// Loads a server, and looks at something when it begins to count and when it ends.
+///
+/// # Errors
+///
+/// [`MeasureError`]; what `look` answers is [`Gone`](MeasureError::Gone).
+pub(crate) fn load_beside<T>(
+    spec: &LoadSpec,
+    stop: &Stop,
+    mut look: impl FnMut() -> io::Result<T>,
+) -> Result<(LoadReport, [T; 2]), MeasureError> {
+    let (mut before, mut after) = (None, None);
+    let report = run(spec, stop, &mut |progress| match progress {
+        Progress::Begin => before = Some(look()),
+        Progress::End => after = Some(look()),
+        _ => {}
+    })?;
+    let (Some(before), Some(after), None) = (before, after, report.stopped_of) else {
+        return Err(MeasureError::Stopped);
+    };
+    let [before, after] = [before, after].map(|looked| looked.map_err(MeasureError::Gone));
+    Ok((report, [before?, after?]))
 }
 
-/// Counts from a moment when nothing is in flight to another, so that the calls are those of the answers and of no others.
+/// Counts the system calls of a load, from a moment when nothing is in flight to another, so that the calls are those of the
+/// answers and of no others; and what failed meanwhile.
 pub(crate) fn trace(
     pids: &[u32],
-    load: &mut Load,
+    spec: &LoadSpec,
     times: &Times,
-) -> Result<Result<Traced, CountError>, Errno> {
-    let before = load.drain(PATIENCE)?;
-    let counter = match SyscallCounter::attach(times.tool, pids) {
-        Ok(counter) => counter,
-        Err(error) => return Ok(Err(error)),
-    };
-    let (outcome, rest) = (load.run(times.trace)?, load.drain(PATIENCE)?);
-    let counts = match counter.finish() {
-        Ok(counts) => counts,
-        Err(error) => return Ok(Err(error)),
+    stop: &Stop,
+) -> Result<(Syscalls, Failures), MeasureError> {
+    if times.trace.is_zero() {
+        return Ok((Syscalls::NotAsked, Failures::default()));
+    }
+    let spec = LoadSpec { settle: true, duration: times.trace, timeout: PATIENCE, ..spec.clone() };
+    let (mut counter, mut counts) = (None, None);
+    let report = run(&spec, stop, &mut |progress| match progress {
+        Progress::Begin => counter = Some(SyscallCounter::attach(times.tool, pids)),
+        Progress::Settled => counts = counter.take().map(|counter| counter.and_then(SyscallCounter::finish)),
+        _ => {}
+    })?;
+    let counts = match (counts, report.stopped_of) {
+        (Some(Ok(counts)), None) => counts,
+        (Some(Err(error)), None) => return Ok((Syscalls::Uncounted(chain(&error)), report.failures)),
+        _ => return Err(MeasureError::Stopped),
     };
     #[expect(clippy::cast_precision_loss, reason = "counts of answers are far below 2^52")]
-    let answers = (outcome.answers() + rest.answers()) as f64;
-    let each = |calls: u64| per(calls, answers);
+    let each = |calls: u64| crate::per(calls, report.answered as f64);
     let mut by_name: Vec<_> =
         counts.by_name.iter().map(|(name, calls)| (name.clone(), each(*calls))).collect();
     by_name.retain(|(_, share)| *share >= 0.001);
     by_name.sort_by(|a, b| b.1.total_cmp(&a.1));
     let poller = each(counts.poller());
-    let syscalls = SyscallsPerRequest {
-        poller,
-        others: each(counts.total) - poller,
-        by_name,
-        tool: counts.tool.to_string(),
-    };
-    let wrong = before.wrong + outcome.wrong + rest.wrong;
-    let lost = before.lost + outcome.lost + rest.lost;
-    Ok(Ok(Traced { syscalls, wrong, lost }))
+    let others = each(counts.total) - poller;
+    let tool = counts.tool.to_string();
+    Ok((Syscalls::Counted(SyscallsPerRequest { poller, others, by_name, tool }), report.failures))
 }
 
 /// How long what is in flight may take: 10,000 answers of a server that is being traced.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A quantity per answer; all of it when there was none, which no reader will take for a good figure.
+/// All of the time when there was no answer, which no reader will take for a good figure.
 #[expect(clippy::cast_precision_loss, reason = "counts of answers are far below 2^52")]
-fn per_answer(quantity: f64, answers: u64) -> f64 {
-    quantity / answers.max(1) as f64
+pub(crate) fn cpu_us_per_answer(cpu: Duration, report: &LoadReport) -> f64 {
+    cpu.as_secs_f64() * 1e6 / report.requests.max(1) as f64
 }
 
 /// Keeps this thread, and what it starts from now on, on one processor.

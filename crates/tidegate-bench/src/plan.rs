@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::chart::{Axis, Chart, Kind, Picture, Series, page};
 use crate::models::chain;
-use crate::{LoadSpec, Percentiles, Progress, Sampler, Usage, run, server_at};
+use crate::{LoadError, LoadSpec, Percentiles, Progress, Sampler, Stop, Usage, run, server_at};
 
 /// What is done.
 #[derive(Clone, Debug)]
@@ -140,13 +140,13 @@ const NEARLY: f64 = 0.95;
 const KNEE_STAGES: usize = 3;
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
-/// Carries a plan out. `watch` is told before each stage.
-pub fn carry_out(plan: &Plan, watch: &mut dyn FnMut(Role, usize)) -> PlanReport {
+/// Carries a plan out. `watch` is told before each stage. A stage that is stopped has the figures that it had by then.
+pub fn carry_out(plan: &Plan, stop: &Stop, watch: &mut dyn FnMut(Role, usize)) -> PlanReport {
     let server = plan.load.to.first().ok_or_else(|| "no address".to_owned()).and_then(server_at);
     let pid = server.as_ref().ok().copied();
     let mut stage = |role, connections| {
         watch(role, connections);
-        run_stage(plan, connections, pid)
+        run_stage(plan, connections, pid, stop)
     };
     let (mut stages, ended) = match &plan.stages {
         Stages::Fixed(all) => fixed(all, &mut stage),
@@ -165,12 +165,15 @@ pub fn carry_out(plan: &Plan, watch: &mut dyn FnMut(Role, usize)) -> PlanReport 
     }
 }
 
-type RunStage<'a> = &'a mut dyn FnMut(Role, usize) -> StageResult;
+/// `None` when the plan was stopped before anything of the stage was measured.
+type RunStage<'a> = &'a mut dyn FnMut(Role, usize) -> Option<StageResult>;
+
+const STOPPED: &str = "it was stopped";
 
 fn fixed(all: &[usize], run: RunStage<'_>) -> (Vec<StageReport>, String) {
     let mut stages = Vec::new();
     for &connections in all {
-        let result = run(Role::Fixed, connections);
+        let Some(result) = run(Role::Fixed, connections) else { return (stages, STOPPED.to_owned()) };
         stages.push(StageReport { role: Role::Fixed, connections, result });
     }
     (stages, "these were the stages asked for".to_owned())
@@ -185,7 +188,7 @@ fn find(max_connections: usize, run: RunStage<'_>) -> (Vec<StageReport>, String)
             CONCURRENT => Role::Concurrent,
             _ => Role::Stress,
         };
-        let result = run(role, connections);
+        let Some(result) = run(role, connections) else { break STOPPED.to_owned() };
         let (rate, failed) = match &result {
             StageResult::Measured(stage) => (stage.rate, stage.failed),
             StageResult::Failed(_) => (0.0, 1),
@@ -210,7 +213,7 @@ fn find(max_connections: usize, run: RunStage<'_>) -> (Vec<StageReport>, String)
     };
     for _ in 0..KNEE_STAGES {
         let Some(connections) = between(&mut stages) else { break };
-        let result = run(Role::Knee, connections);
+        let Some(result) = run(Role::Knee, connections) else { break };
         stages.push(StageReport { role: Role::Knee, connections, result });
     }
     (stages, ended)
@@ -247,17 +250,18 @@ fn between(stages: &mut [StageReport]) -> Option<usize> {
     (middle > low + low / 4 && middle < high).then_some(middle)
 }
 
-fn run_stage(plan: &Plan, connections: usize, server: Option<u32>) -> StageResult {
+fn run_stage(plan: &Plan, connections: usize, server: Option<u32>, stop: &Stop) -> Option<StageResult> {
     let threads = plan.load.threads.min(connections);
     let load = LoadSpec { connections, threads, ..plan.load.clone() };
     let (mut sampler, mut usage) = (None, None);
-    let report = run(&load, &mut |progress| match progress {
+    let report = run(&load, stop, &mut |progress| match progress {
         // A server that has gone meanwhile is seen by its clients.
         Progress::Begin => sampler = server.and_then(|pid| Sampler::start(pid, SAMPLE_EVERY).ok()),
         Progress::End => usage = sampler.take().and_then(Sampler::finish),
         _ => {}
     });
-    match report {
+    Some(match report {
+        Err(LoadError::Stopped) => return None,
         Ok(report) => StageResult::Measured(Stage {
             requests: report.requests,
             failed: report.failures.total(),
@@ -267,7 +271,7 @@ fn run_stage(plan: &Plan, connections: usize, server: Option<u32>) -> StageResul
             server: usage,
         }),
         Err(error) => StageResult::Failed(chain(&error)),
-    }
+    })
 }
 
 impl Stage {
@@ -280,12 +284,14 @@ impl Stage {
 }
 
 impl PlanReport {
-    /// Whether every stage was run and no request of it failed.
+    /// Whether there was a stage, and no request of any failed.
     #[must_use]
     pub fn is_right(&self) -> bool {
-        self.stages
-            .iter()
-            .all(|stage| matches!(&stage.result, StageResult::Measured(stage) if stage.failed == 0))
+        !self.stages.is_empty()
+            && self
+                .stages
+                .iter()
+                .all(|stage| matches!(&stage.result, StageResult::Measured(stage) if stage.failed == 0))
     }
 
     /// Throughput, latency and the server's processors against connections, as a picture in SVG.

@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::connect::timespec;
+use crate::limits::timespec;
 
 /// A running server.
 #[derive(Debug)]
@@ -63,7 +64,8 @@ impl ServerProcess {
     pub fn start(program: &Path, arguments: &[String]) -> Result<Self, StartError> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(StartError::Run)?;
+        // A key on the terminal is for this process, which ends the server when its time has come.
+        let mut child = command.process_group(0).spawn().map_err(StartError::Run)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let mut this = Self { child, stdin, address: SocketAddr::from(([0, 0, 0, 0], 0)) };
         let mut line = String::new();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::{Exchange, ExchangeError, Sleep};
+use crate::{Ask, Sleep};
 
 /// Which [`Protocol`](crate::Protocol) a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,15 +80,15 @@ impl Scenario {
         Self { name, service: ServiceKind::Echo, connections: 10_000, active, pipeline: 1 }
     }
 
-    /// The bytes that are asked. Messages that are echoed have 64 bytes.
-    ///
-    /// # Errors
-    ///
-    /// The scenario's own numbers are out of bounds.
-    pub fn exchange(&self) -> Result<Exchange, ExchangeError> {
+    /// What is asked. Messages that are echoed have 64 bytes.
+    #[must_use]
+    pub fn ask(&self) -> Ask {
         match self.service {
-            ServiceKind::Hello => Exchange::hello(self.pipeline),
-            ServiceKind::Echo | ServiceKind::Sleep => Exchange::echo(Sleep::MESSAGE_BYTES, self.pipeline),
+            ServiceKind::Hello => {
+                let (path, host) = ("/".to_owned(), "tidegate.example".to_owned());
+                Ask::Http { path, host, headers: Vec::new() }
+            }
+            ServiceKind::Echo | ServiceKind::Sleep => Ask::Echo { size: Sleep::MESSAGE_BYTES },
         }
     }
 }
@@ -98,9 +98,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unlike_and_exchanges_exist() {
+    fn names_are_unlike() {
         for (nth, scenario) in Scenario::ALL.iter().enumerate() {
-            assert!(scenario.exchange().is_ok());
             assert!(Scenario::ALL[..nth].iter().all(|other| other.name != scenario.name));
         }
     }

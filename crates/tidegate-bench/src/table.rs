@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::matrix::{Median, Report, Row, RowResult, ScenarioReport};
+use crate::measure::Syscalls;
 
 /// One table for each scenario, and a line on how it was measured.
 pub(crate) fn markdown(report: &Report) -> String {
@@ -32,7 +33,10 @@ fn counted(report: &Report) -> String {
     let rows = report.scenarios.iter().flat_map(|scenario| &scenario.rows);
     let tools: BTreeSet<&str> = rows
         .filter_map(|row| match &row.result {
-            RowResult::Measured(median) => median.syscalls.as_ref().map(|calls| calls.tool.as_str()),
+            RowResult::Measured(median) => match &median.syscalls {
+                Syscalls::Counted(calls) => Some(calls.tool.as_str()),
+                Syscalls::NotAsked | Syscalls::Uncounted(_) => None,
+            },
             RowResult::Failed(_) => None,
         })
         .collect();
@@ -69,10 +73,10 @@ fn line(row: &Row) -> String {
         }
         RowResult::Measured(median) => {
             let (calls, polling) = match &median.syscalls {
-                Some(calls) => {
+                Syscalls::Counted(calls) => {
                     (format!("{:.2}", calls.poller + calls.others), format!("{:.2}", calls.poller))
                 }
-                None => ("–".to_owned(), "–".to_owned()),
+                Syscalls::NotAsked | Syscalls::Uncounted(_) => ("–".to_owned(), "–".to_owned()),
             };
             let latency = median.latency;
             format!(
@@ -90,9 +94,12 @@ fn line(row: &Row) -> String {
 }
 
 fn remarks(median: &Median) -> String {
-    let counts = [(median.wrong, "wrong"), (median.lost, "lost")];
-    let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-    counts.chain(median.untraced.clone()).collect::<Vec<_>>().join("; ")
+    let failures = median.failures.kinds().map(|(kind, count)| format!("{count} failed: {kind}"));
+    let uncounted = match &median.syscalls {
+        Syscalls::Uncounted(reason) => Some(reason.clone()),
+        Syscalls::Counted(_) | Syscalls::NotAsked => None,
+    };
+    failures.chain(uncounted).collect::<Vec<_>>().join("; ")
 }
 
 /// A text as it can stand in a cell.
@@ -109,7 +116,7 @@ fn mebibytes(bytes: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::measure::SyscallsPerRequest;
-    use crate::{LatencySummary, Scenario};
+    use crate::{Failures, LatencySummary, Scenario};
 
     #[test]
     fn a_report_becomes_a_table() {
@@ -120,10 +127,8 @@ mod tests {
             latency,
             cpu_us: 3.456,
             resident_bytes: 3 << 19,
-            wrong: 0,
-            lost: 2,
-            syscalls: Some(syscalls),
-            untraced: None,
+            failures: Failures { reset: 2, ..Failures::default() },
+            syscalls: Syscalls::Counted(syscalls),
         };
         let measured = RowResult::Measured(Box::new(median));
         let rows = vec![
@@ -138,7 +143,7 @@ mod tests {
             \n**pipelined** (hello, 64 connections, 100 % active, 16 in flight)\n\n\
             | model | req/s | p50 µs | p99 µs | CPU µs/req | syscalls/req | of them polling | RSS MiB | |\n\
             |---|---:|---:|---:|---:|---:|---:|---:|---|\n\
-            | poll | 123457 | 12 | 100 | 3.46 | 2.25 | 0.25 | 1.5 | 2 lost |\n\
+            | poll | 123457 | 12 | 100 | 3.46 | 2.25 | 0.25 | 1.5 | 2 failed: reset |\n\
             | uring-inline | – | – | – | – | – | – | – | no \\| ring |\n";
         assert_eq!(markdown(&report), expected);
     }

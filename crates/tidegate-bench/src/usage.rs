@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::load::per;
+use crate::per;
 use crate::procfs;
 use crate::traffic::Traffic;
 use crate::{cpu_time, family};

@@ -1,14 +1,18 @@
 //! The load generator against servers that behave, and against others that do not. No upper bound of a time is asserted.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZero;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use tidegate_bench::{
-    Ask, LoadError, LoadReport, LoadSpec, Login, Model, Progress, Server, ServiceKind, Settings, Target, run,
+    Ask, LoadError, LoadReport, LoadSpec, Login, Model, Progress, Server, ServiceKind, Settings, Stop,
+    Target, run, run_held,
 };
 use tidegate_frame::{HEADER, LOGIN, LOGIN_BODY, LoginReply, Status, encode};
 
@@ -26,7 +30,7 @@ fn short(to: impl Into<Target>, ask: Ask) -> LoadSpec {
 }
 
 fn report(spec: &LoadSpec) -> LoadReport {
-    run(spec, &mut |_| {}).expect("the server is there")
+    run(spec, &Stop::default(), &mut |_| {}).expect("the server is there")
 }
 
 fn get(path: &str) -> Ask {
@@ -268,11 +272,11 @@ fn a_server_that_is_not_there_is_an_error_with_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = run(&short(address, ECHO), &mut |_| {}).unwrap_err();
+    let error = run(&short(address, ECHO), &Stop::default(), &mut |_| {}).unwrap_err();
     assert!(matches!(error, LoadError::Unreachable(_)), "{error:?}");
     assert_eq!(error.to_string(), format!("connect to {address}: Connection refused (os error 111)"));
     let nowhere = "unix:/nowhere/at/all".parse::<Target>().unwrap();
-    let error = run(&short(nowhere, ECHO), &mut |_| {}).unwrap_err().to_string();
+    let error = run(&short(nowhere, ECHO), &Stop::default(), &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("unix:/nowhere/at/all") && error.contains("No such file"), "{error}");
 }
 
@@ -321,7 +325,7 @@ fn each_connection_logs_in_before_it_asks() {
     let ask = Ask::Msg { code: 0, size: 0, login };
     let told = report(&short(gateway(0), ask.clone()));
     assert!(told.requests > 0 && told.failures.total() == 0, "{told:?}");
-    let error = run(&short(gateway(2), ask), &mut |_| {}).unwrap_err();
+    let error = run(&short(gateway(2), ask), &Stop::default(), &mut |_| {}).unwrap_err();
     assert!(matches!(&error, LoadError::Rejected(text) if text.contains("login was refused")), "{error:?}");
 }
 
@@ -330,7 +334,7 @@ fn progress_goes_through_all_of_a_run_and_the_seconds_add_up() {
     let server = engine(ServiceKind::Echo);
     let spec = LoadSpec { duration: Duration::from_millis(1500), ..short(server.address(), ECHO) };
     let mut seen = Vec::new();
-    let report = run(&spec, &mut |progress| seen.push(*progress)).unwrap();
+    let report = run(&spec, &Stop::default(), &mut |progress| seen.push(*progress)).unwrap();
     assert!(seen.iter().any(|p| matches!(p, Progress::WarmingUp { .. })), "{seen:?}");
     let begin = seen.iter().position(|p| *p == Progress::Begin);
     let end = seen.iter().position(|p| *p == Progress::End);
@@ -343,5 +347,102 @@ fn progress_goes_through_all_of_a_run_and_the_seconds_add_up() {
     assert_eq!(json["requests"], report.requests);
     let back: LoadReport = serde_json::from_value(json).unwrap();
     assert_eq!(back.per_second, report.per_second);
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_run_that_settles_counts_exactly_what_the_server_answers_meanwhile() {
+    let served = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&served);
+    let to = serve(move |mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            count.fetch_add(1, Ordering::SeqCst);
+            if stream.write_all(&message).is_err() {
+                return;
+            }
+        }
+    });
+    let spec = LoadSpec { settle: true, active: 0.5, pipeline: 3, ..short(to, ECHO) };
+    let mut seen = Vec::new();
+    let report = run(&spec, &Stop::default(), &mut |progress| match progress {
+        Progress::Begin | Progress::Settled => seen.push(served.load(Ordering::SeqCst)),
+        _ => {}
+    })
+    .unwrap();
+    assert!(seen[0] > 0 && report.requests > 0, "{seen:?} {report:?}");
+    assert_eq!((seen[1] - seen[0], served.load(Ordering::SeqCst)), (report.answered, seen[1]), "{report:?}");
+    assert!(report.answered >= report.requests && report.failures.total() == 0, "{report:?}");
+}
+
+#[test]
+fn a_run_that_is_stopped_tells_what_it_has_and_what_was_due_until_then() {
+    let server = engine(ServiceKind::Echo);
+    for rate in [None, Some(1000.0)] {
+        let spec = LoadSpec { rate, duration: Duration::from_secs(600), ..short(server.address(), ECHO) };
+        let stop = Stop::default();
+        let report = run(&spec, &stop, &mut |progress| {
+            if let Progress::Measuring { .. } = progress {
+                stop.ask();
+            }
+        })
+        .unwrap();
+        assert_eq!((report.stopped_of, report.failures.total()), (Some(600.0), 0), "{report:?}");
+        assert!(report.requests > 0 && report.seconds < 600.0, "{report:?}");
+        if let Some(rate) = rate {
+            let due = (report.requests + report.unsent + report.unanswered) as f64;
+            // What was sent between the moment of the stop and the word of it counts too.
+            assert!(due >= (report.seconds * rate).floor() && due < 600.0 * rate, "{due} {report:?}");
+        }
+    }
+    let stop = Stop::default();
+    stop.ask();
+    let error = run(&short(server.address(), ECHO), &stop, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, LoadError::Stopped), "{error}");
+    server.stop().unwrap();
+}
+
+#[test]
+fn connections_are_kept_and_silent_ones_never_ask() {
+    let asked = Arc::new(Mutex::new(HashMap::new()));
+    let seen = Arc::clone(&asked);
+    let to = serve(move |mut stream| {
+        let peer = stream.peer_addr().unwrap();
+        seen.lock().unwrap().insert(peer, 0);
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() && stream.write_all(&message).is_ok() {
+            *seen.lock().unwrap().get_mut(&peer).unwrap() += 1;
+        }
+        seen.lock().unwrap().remove(&peer);
+    });
+    let from = vec![[127, 0, 0, 2].into(), [127, 0, 0, 3].into()];
+    let spec = LoadSpec { connections: 10, active: 0.3, from, ..short(to, ECHO) };
+    let (report, held) = run_held(&spec, &Stop::default(), &mut |_| {}).unwrap();
+    assert_eq!((report.asking, report.failures.total(), report.reconnects), (3, 0, 0));
+    let now = asked.lock().unwrap().clone();
+    assert_eq!((now.len(), now.values().filter(|count| **count > 0).count()), (10, 3), "{now:?}");
+    for source in [[127, 0, 0, 2], [127, 0, 0, 3]] {
+        let own = now.keys().filter(|peer| peer.ip() == IpAddr::from(source));
+        assert_eq!(own.count(), 5, "{now:?}");
+    }
+    drop(held);
+    while !asked.lock().unwrap().is_empty() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_is_due_on_a_free_connection_is_sent_however_late_it_is() {
+    let server = engine(ServiceKind::Echo);
+    // The last of them are due within the last microseconds, when their timers can only be late.
+    let spec = LoadSpec {
+        connections: 1000,
+        rate: Some(10_000.0),
+        warmup: Duration::ZERO,
+        duration: Duration::from_millis(100),
+        ..short(server.address(), ECHO)
+    };
+    let report = report(&spec);
+    assert_eq!((report.requests, report.unsent, report.failures.total()), (1000, 0, 0), "{report:?}");
     server.stop().unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate_bench::measure::{Subject, Times, measure};
 use tidegate_bench::{
-    CountingTool, Exchange, Load, LoadPlan, Model, Scenario, Server, ServiceKind, Settings,
+    Ask, CountingTool, LoadSpec, Model, Scenario, Server, ServiceKind, Settings, Stop, run,
 };
 
 const MOMENT: Duration = Duration::from_millis(100);
@@ -31,9 +31,9 @@ fn an_engine_in_this_process_is_measured() {
             let subject = Subject { pid: std::process::id(), address: server.address() };
             let (trace, tool) = (Duration::ZERO, CountingTool::Auto);
             let times = Times { warmup: MOMENT, measure: MOMENT, trace, tool };
-            let sample = measure(subject, &few(service, pipeline), &times).unwrap();
+            let sample = measure(subject, &few(service, pipeline), &times, &Stop::default()).unwrap();
             assert!(sample.requests > 0, "{name}, {service}: no answers");
-            assert_eq!((sample.wrong, sample.lost), (0, 0), "{name}, {service}");
+            assert_eq!(sample.failures.total(), 0, "{name}, {service}: {:?}", sample.failures);
             assert!(sample.latency.max_us >= sample.latency.p50_us);
             server.stop().unwrap();
         }
@@ -46,17 +46,17 @@ fn a_share_of_the_connections_asks_for_large_messages() {
     let model = Model::named("epoll-edge-inline", &settings).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::start(model, &settings, ServiceKind::Echo, any).unwrap();
-    let plan = LoadPlan {
-        targets: vec![server.address()],
-        sources: vec![[127, 0, 0, 2].into()],
+    let spec = LoadSpec {
+        from: vec![[127, 0, 0, 2].into()],
         connections: 10,
         active: 0.2,
-        exchange: Exchange::echo(100_000, 3).unwrap(),
+        pipeline: 3,
+        warmup: MOMENT,
+        duration: MOMENT,
+        ..LoadSpec::new(vec![server.address().into()], Ask::Echo { size: 100_000 })
     };
-    let mut load = Load::connect(plan).unwrap();
-    assert_eq!(load.active(), 2);
-    let outcome = load.run(MOMENT).unwrap();
-    assert!(outcome.answers() > 0);
-    assert_eq!((outcome.wrong, outcome.lost), (0, 0));
+    let report = run(&spec, &Stop::default(), &mut |_| {}).unwrap();
+    assert_eq!((report.connections, report.asking), (10, 2));
+    assert!(report.requests > 0 && report.failures.total() == 0, "{report:?}");
     server.stop().unwrap();
 }

@@ -7,6 +7,8 @@
 //! only; else the kernel delivers the signal to a thread that does not block it, and the default action ends the
 //! process. What a signal means is decided elsewhere.
 
+pub mod first;
+
 use std::fmt;
 use std::io;
 use std::mem::{self, MaybeUninit};

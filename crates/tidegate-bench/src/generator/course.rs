@@ -11,6 +11,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// What all threads of a run know of its time.
 #[derive(Debug, Default)]
 pub(crate) struct Course {
+    /// A warm-up of its own, of which nothing counts.
+    warmup: OnceLock<Times>,
     times: OnceLock<Times>,
 }
 
@@ -33,6 +35,12 @@ impl Times {
         Self { go, begin, end: begin.saturating_add(nanos(duration)) }
     }
 
+    /// Begins now, and nothing of it counts.
+    pub(crate) fn of_warmup(warmup: Duration) -> Self {
+        let go = now();
+        Self { go, begin: u64::MAX, end: go.saturating_add(nanos(warmup)) }
+    }
+
     /// Whether what happens at this time counts.
     #[inline]
     pub(crate) fn counts(&self, at: u64) -> bool {
@@ -41,6 +49,11 @@ impl Times {
 }
 
 impl Course {
+    /// Asking begins, for a warm-up that ends before anything else does. It does so once.
+    pub(crate) fn set_warmup(&self, times: Times) {
+        let _ = self.warmup.set(times);
+    }
+
     /// Asking begins. It does so once.
     pub(crate) fn set(&self, times: Times) {
         // A second time would find the first in its place, which is as good.
@@ -50,7 +63,7 @@ impl Course {
     /// `None` before it has begun.
     #[inline]
     pub(crate) fn times(&self) -> Option<&Times> {
-        self.times.get()
+        self.times.get().or_else(|| self.warmup.get())
     }
 }
 
@@ -77,7 +90,8 @@ impl Pace {
     )]
     pub(crate) fn due(&self, number: u32, nth: u64) -> u64 {
         let place = nth.saturating_mul(self.connections.into()).saturating_add(number.into());
-        (place as f64 * self.interval_ns) as u64
+        // To the nearest: the last one of a period would else fall before its end by a nanosecond.
+        (place as f64 * self.interval_ns).round() as u64
     }
 }
 
@@ -117,9 +131,22 @@ mod tests {
     }
 
     #[test]
-    fn it_is_set_once() {
+    fn a_period_has_as_many_requests_as_it_should() {
+        for (connections, every) in [(41_u32, 0.1), (7, 0.3), (1000, 30.0), (3, 1.0)] {
+            let pace = Pace::new(f64::from(connections) / every, connections);
+            let period = nanos(Duration::from_secs_f64(every));
+            for nth in 1..1000 {
+                assert_eq!(pace.due(0, nth), nth * period, "{connections} {every} {nth}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_set_once_after_a_warm_up_of_its_own() {
         let course = Course::default();
         assert!(course.times().is_none());
+        course.set_warmup(Times::of_warmup(Duration::from_secs(1)));
+        assert!(course.times().is_some_and(|times| !times.counts(times.go) && !times.counts(times.end)));
         course.set(Times { go: 1, begin: 2, end: 3 });
         course.set(Times { go: 4, begin: 5, end: 6 });
         assert_eq!(course.times().unwrap().go, 1);

@@ -5,22 +5,30 @@
 //! the requests that it kept from being sent (no coordinated omission).
 
 mod address;
+mod ask;
 mod client;
 mod course;
 mod dialogue;
 mod driver;
 mod echo;
+mod error;
 mod http;
+mod loss;
 mod msg;
+mod places;
 mod report;
+mod service;
 mod spec;
+mod stop;
 mod tally;
 mod threads;
+mod unsent;
 
 pub use address::{AddressError, HttpUrl, resolve};
-pub use driver::{LoadError, run};
+pub use ask::{Ask, Login};
+pub use driver::{Held, run, run_held};
+pub use error::LoadError;
 pub use report::{LoadReport, Progress, Second};
-pub use spec::{
-    Ask, LoadSpec, Login, MAX_CONNECTIONS, MAX_ECHO_BYTES, MAX_IN_FLIGHT_BYTES, MAX_PIPELINE, SpecError,
-};
+pub use spec::{LoadSpec, MAX_CONNECTIONS, MAX_ECHO_BYTES, MAX_IN_FLIGHT_BYTES, MAX_PIPELINE, SpecError};
+pub use stop::Stop;
 pub use tally::Failures;

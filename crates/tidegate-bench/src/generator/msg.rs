@@ -5,8 +5,9 @@
 
 use tidegate_frame::{Decoder, LOGIN, LoginReply, Status, Step, encode};
 
+use super::ask::Login;
 use super::dialogue::{Answers, Dialogue, Heard};
-use super::spec::{Login, SpecError};
+use super::spec::SpecError;
 
 /// The dialogue with a message gateway.
 #[derive(Debug)]

@@ -18,6 +18,8 @@ pub struct LoadReport {
     pub to: Vec<String>,
     /// Over how many connections.
     pub connections: usize,
+    /// How many of them asked.
+    pub asking: usize,
     /// Requests in flight on each of them, at the most.
     pub pipeline: usize,
     /// By how many threads.
@@ -26,10 +28,14 @@ pub struct LoadReport {
     pub wanted_rate: Option<f64>,
     /// How long was measured.
     pub seconds: f64,
+    /// How long was to be measured, if the run was ended before.
+    pub stopped_of: Option<f64>,
     /// Right answers. At a constant rate those whose request was due while it was measured.
     pub requests: u64,
     /// Right answers per second.
     pub rate: f64,
+    /// Right answers from the moment when it began to count until the last one had come.
+    pub answered: u64,
     /// Bytes of answers that came while it was measured.
     pub bytes_in: u64,
     /// Bytes of requests that were sent while it was measured.
@@ -39,6 +45,9 @@ pub struct LoadReport {
     /// At a constant rate, requests that were due and never sent, since those before them had no answer. They are no
     /// failures, and each stands among the latencies with the time that it had waited by then.
     pub unsent: u64,
+    /// At a constant rate, requests that were sent while it was measured and had no answer. Each is among the failures, but for
+    /// those of a run that was stopped, and stands among the latencies with the time that it had waited.
+    pub unanswered: u64,
     /// Connections that were made anew in place of others that had ended.
     pub reconnects: u64,
     /// How long answers took: from the moment when the request was sent, at a constant rate from the moment when it was due.
@@ -89,7 +98,7 @@ impl Second {
         let latency = tally.latency.summary();
         Self {
             at: at.as_secs_f64(),
-            rate: crate::load::per(tally.latency.count(), len.as_secs_f64()),
+            rate: crate::per(tally.latency.count(), len.as_secs_f64()),
             bytes_in: tally.bytes_in,
             p50_us: latency.p50_us,
             p99_us: latency.p99_us,
@@ -107,6 +116,13 @@ pub enum Progress {
         /// How many are open.
         open: usize,
         /// How many there are to be.
+        of: usize,
+    },
+    /// All connections stand, or as many as can be had, and nothing is asked yet.
+    Ready {
+        /// How many are open.
+        open: usize,
+        /// How many there were to be.
         of: usize,
     },
     /// It is asked, and does not count yet.
@@ -131,11 +147,13 @@ pub enum Progress {
     },
     /// It counts no more. The connections still stand.
     End,
-    /// Nothing more is asked; the last answers are waited for.
-    Finishing {
+    /// Nothing more is asked; answers are waited for.
+    Settling {
         /// Connections with something in flight.
-        open: usize,
+        left: usize,
     },
+    /// All answers have come, or had their time. The connections still stand.
+    Settled,
 }
 
 /// From this share of its time on, a client is taken to be the bottleneck.

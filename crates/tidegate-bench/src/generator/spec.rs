@@ -1,12 +1,14 @@
-//! `LoadSpec`: whom to load, with what, how hard and for how long.
+//! `LoadSpec`: whom to load, how hard and for how long.
 //!
 //! Invariant: a spec that [`LoadSpec::check`] let through can be run; nothing behind it looks at the bounds again.
 
-use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tidegate_engine::Target;
-use tidegate_frame::{LOGIN, MAX_BODY};
+use tidegate_frame::LOGIN;
+
+use super::ask::Ask;
 
 /// Whom to load, and how.
 ///
@@ -22,10 +24,15 @@ use tidegate_frame::{LOGIN, MAX_BODY};
 pub struct LoadSpec {
     /// Where to connect to, in turn. One local address has some 28,000 ports for each of them.
     pub to: Vec<Target>,
+    /// Where to connect from, in turn; default: the kernel chooses. Further addresses are further ports. A Unix socket has
+    /// none to choose.
+    pub from: Vec<IpAddr>,
     /// What is asked.
     pub ask: Ask,
     /// How many connections are open, over all threads. Default 10.
     pub connections: usize,
+    /// Which share of the connections asks; at least one does, and the others are open and silent. Default 1.
+    pub active: f64,
     /// How many requests of a connection are in flight at the most. Default 1.
     pub pipeline: usize,
     /// Requests per second over all connections, each due at its time whatever became of those before it. `None`: each
@@ -35,53 +42,15 @@ pub struct LoadSpec {
     pub duration: Duration,
     /// For how long is asked before that. What fails then counts as a failure too. Default 1 s.
     pub warmup: Duration,
+    /// Whether the answers of the warm-up are waited for before anything counts. Nothing is in flight then at
+    /// [`Progress::Begin`](super::Progress::Begin), as it never is at [`Progress::Settled`](super::Progress::Settled), so that
+    /// what a server does in between is done for the answers of [`LoadReport::answered`](super::LoadReport::answered) and for
+    /// no others. Not at a constant rate. Default no.
+    pub settle: bool,
     /// How many threads ask. Default 1.
     pub threads: usize,
     /// How long a connection may take to be made, and to bring anything while an answer is due. Default 10 s.
     pub timeout: Duration,
-}
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Messages that come back as they are.
-    Echo {
-        /// Bytes of a message.
-        size: usize,
-    },
-    /// `GET` over HTTP/1.1. An answer of status 400 or more is a failed request.
-    Http {
-        /// What to get: it begins with a slash.
-        path: String,
-        /// The field `Host`.
-        host: String,
-        /// Further fields.
-        headers: Vec<(String, String)>,
-    },
-    /// Frames of the message protocol that are answered by a frame of the same code.
-    Msg {
-        /// The code of the frames: 0 is the ping.
-        code: u16,
-        /// Bytes of the body. A login has a body of its own.
-        size: usize,
-        /// With what each connection begins.
-        login: Option<Login>,
-    },
-}
-
-/// Who logs in.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Login {
-    /// The name of the user, at most 56 bytes.
-    pub user: String,
-    /// The password, at most 40 bytes.
-    pub password: Vec<u8>,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
-    }
 }
 
 /// What is wrong with a spec.
@@ -122,6 +91,9 @@ pub enum SpecError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// At a constant rate nothing waits for answers.
+    #[error("a load at a constant rate cannot wait for the answers of its warm-up")]
+    Settle,
     /// Logins are asked for, and nobody is to log in.
     #[error("code {LOGIN} is a login: a user and a password are needed")]
     NoLogin,
@@ -153,12 +125,15 @@ impl LoadSpec {
     pub fn new(to: Vec<Target>, ask: Ask) -> Self {
         Self {
             to,
+            from: Vec::new(),
             ask,
             connections: 10,
+            active: 1.0,
             pipeline: 1,
             rate: None,
             duration: Duration::from_secs(10),
             warmup: Duration::from_secs(1),
+            settle: false,
             threads: 1,
             timeout: Duration::from_secs(10),
         }
@@ -175,6 +150,13 @@ impl LoadSpec {
         }
         within("the number of connections", self.connections, 1, MAX_CONNECTIONS)?;
         within("the number of requests in flight", self.pipeline, 1, MAX_PIPELINE)?;
+        if !(0.0..=1.0).contains(&self.active) {
+            let (what, found) = ("the share of connections that ask", self.active.to_string());
+            return Err(SpecError::Bounds { what, least: 0, most: 1, found });
+        }
+        if self.settle && self.rate.is_some() {
+            return Err(SpecError::Settle);
+        }
         within("the number of threads", self.threads, 1, MAX_THREADS.min(self.connections))?;
         seconds("the duration", self.duration, Duration::from_millis(1))?;
         seconds("the warm-up", self.warmup, Duration::ZERO)?;
@@ -198,48 +180,22 @@ impl LoadSpec {
     }
 }
 
-impl Ask {
-    /// Its name, as the command line has it.
+impl LoadSpec {
+    /// How many connections ask.
     #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Echo { .. } => "echo",
-            Self::Http { .. } => "http",
-            Self::Msg { .. } => "msg",
-        }
-    }
-
-    /// Whether it can be asked; how large a message is, about.
-    fn check(&self) -> Result<usize, SpecError> {
-        match self {
-            Self::Echo { size } => {
-                within("the size of a message", *size, 1, MAX_ECHO_BYTES)?;
-                Ok(*size)
-            }
-            Self::Http { path, host, headers } => check_http(path, host, headers),
-            Self::Msg { code, size, login } => {
-                within("the size of a body", *size, 0, MAX_BODY)?;
-                match login {
-                    Some(login) => login.encode().map(drop)?,
-                    None if *code == LOGIN => return Err(SpecError::NoLogin),
-                    None => {}
-                }
-                Ok(*size)
-            }
-        }
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "connections are far below 2^52, the cast saturates, and what comes out is put between its bounds"
+    )]
+    pub fn asking(&self) -> usize {
+        ((self.connections as f64 * self.active).round() as usize)
+            .clamp(self.connections.min(1), self.connections)
     }
 }
 
-impl Login {
-    /// The body of the frame that logs in.
-    pub(crate) fn encode(&self) -> Result<[u8; tidegate_frame::LOGIN_BODY], SpecError> {
-        let request =
-            tidegate_frame::LoginRequest { username: self.user.as_bytes(), password: &self.password };
-        request.encode().map_err(|source| SpecError::Login { user: self.user.clone(), source })
-    }
-}
-
-fn within(what: &'static str, found: usize, least: usize, most: usize) -> Result<(), SpecError> {
+pub(super) fn within(what: &'static str, found: usize, least: usize, most: usize) -> Result<(), SpecError> {
     if (least..=most).contains(&found) {
         return Ok(());
     }
@@ -254,40 +210,10 @@ fn seconds(what: &'static str, found: Duration, least: Duration) -> Result<(), S
     Err(SpecError::Bounds { what, least: least.as_secs(), most: MAX_SECONDS, found })
 }
 
-/// RFC 9112, section 3.2, and RFC 9110, section 5: nothing that ends a line or a field too early.
-fn check_http(path: &str, host: &str, headers: &[(String, String)]) -> Result<usize, SpecError> {
-    let wrong = |what, text: &str, why| Err(SpecError::Http { what, text: text.to_owned(), why });
-    if !path.starts_with('/') {
-        return wrong("path", path, "it does not begin with a slash");
-    }
-    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return wrong("path", path, "what is no visible ASCII character is written as %xx");
-    }
-    if !tidegate_http::is_field_value(host.as_bytes()) {
-        return wrong("host", host, "it has control characters");
-    }
-    for (name, value) in headers {
-        if !tidegate_http::is_token(name.as_bytes()) {
-            return wrong("field name", name, "it is no token");
-        }
-        if !tidegate_http::is_field_value(value.as_bytes()) {
-            return wrong("field value", value, "it has control characters");
-        }
-        if CHANGES_FRAMING.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            return wrong("field name", name, "a request has no body, and says its host by other means");
-        }
-    }
-    Ok(path.len()
-        + host.len()
-        + headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>())
-}
-
-/// Fields that would make the request another one than is sent.
-const CHANGES_FRAMING: &[&str] = &["Host", "Content-Length", "Transfer-Encoding", "Expect", "Upgrade"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Login;
 
     fn spec(ask: Ask) -> LoadSpec {
         LoadSpec::new(vec!["127.0.0.1:7".parse().unwrap()], ask)
@@ -310,6 +236,9 @@ mod tests {
             (LoadSpec { duration: Duration::ZERO, ..good.clone() }, "the duration must be"),
             (LoadSpec { rate: Some(f64::NAN), ..good.clone() }, "not NaN"),
             (LoadSpec { rate: Some(0.0), ..good.clone() }, "the rate per second"),
+            (LoadSpec { active: 1.5, ..good.clone() }, "that ask must be 0 to 1, not 1.5"),
+            (LoadSpec { active: f64::NAN, ..good.clone() }, "that ask must be 0 to 1, not NaN"),
+            (LoadSpec { rate: Some(1.0), settle: true, ..good.clone() }, "cannot wait for the answers"),
             (spec(Ask::Echo { size: 0 }), "the size of a message must be 1 to"),
             (LoadSpec { pipeline: 17, ..spec(Ask::Echo { size: 1 << 20 }) }, "17 messages of 1048576 bytes"),
             (spec(Ask::Msg { code: 0, size: 29_993, login: None }), "the size of a body must be 0 to 29992"),
@@ -334,6 +263,13 @@ mod tests {
         ] {
             assert!(matches!(spec(bad.clone()).check(), Err(SpecError::Http { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn of_each_share_at_least_one_asks() {
+        let of =
+            |active, connections| LoadSpec { active, connections, ..spec(Ask::Echo { size: 64 }) }.asking();
+        assert_eq!((of(0.01, 10_000), of(0.5, 3), of(0.0, 10), of(1.0, 7)), (100, 2, 1, 7));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) struct Tally {
     pub(super) latency: Latency,
     /// How much later than it was due a request was sent whose connection was free, at a constant rate.
     pub(super) lateness: Latency,
+    /// Right answers since it began to count, the last ones included that came later.
+    pub(super) answered: u64,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) failures: Failures,
@@ -63,7 +65,7 @@ impl Failures {
     }
 
     /// Counts others too.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.connect += other.connect;
         self.reset += other.reset;
         self.closed += other.closed;
@@ -90,6 +92,7 @@ impl Tally {
         from.latency.clear();
         self.lateness.add(&from.lateness);
         from.lateness.clear();
+        self.answered += std::mem::take(&mut from.answered);
         self.bytes_in += std::mem::take(&mut from.bytes_in);
         self.bytes_out += std::mem::take(&mut from.bytes_out);
         self.failures.add(std::mem::take(&mut from.failures));

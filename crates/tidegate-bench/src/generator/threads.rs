@@ -3,6 +3,7 @@
 //! Invariant: the thread has ended when its `Asker` has been joined or dropped, so no run outlives its report.
 
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,8 +78,17 @@ impl Asker {
     }
 
     /// Makes a connection for a place of the run.
-    pub(super) fn connect(&self, to: &Target, timeout: Duration, lane: Lane) -> Result<(), BoxError> {
-        let connect = Connect::to(to.clone()).deadline(timeout);
+    pub(super) fn connect(
+        &self,
+        to: &Target,
+        from: Option<IpAddr>,
+        timeout: Duration,
+        lane: Lane,
+    ) -> Result<(), BoxError> {
+        let mut connect = Connect::to(to.clone()).deadline(timeout);
+        if let Some(from) = from {
+            connect = connect.from(from);
+        }
         Ok(self.handle.connect(NAME, connect, Note::Take(lane))?)
     }
 
@@ -112,6 +122,6 @@ impl Drop for Asker {
 
 /// When requests are due, if there is a rate.
 pub(super) fn pace(spec: &LoadSpec) -> Option<Pace> {
-    let connections = u32::try_from(spec.connections).unwrap_or(u32::MAX);
-    spec.rate.map(|rate| Pace::new(rate, connections))
+    let asking = u32::try_from(spec.asking()).unwrap_or(u32::MAX);
+    spec.rate.map(|rate| Pace::new(rate, asking))
 }

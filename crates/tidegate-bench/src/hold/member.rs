@@ -1,21 +1,16 @@
 //! `run_member`: one process of those that hold connections together.
 //!
-//! Invariant: a message that was sent is answered, or its connection is lost, or it is missing in the report; none is sent
-//! twice. It reads its standard input only to learn when to begin, and that nobody wants it any more.
+//! Invariant: a message that was due was answered, or it is missing in the report. It reads its standard input only to learn
+//! when to begin, and that nobody wants it any more.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvError, channel};
+use std::thread;
+use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
-use tidegate_sys::event::Events;
-
-use super::{MemberReport, Schedule};
-use crate::connect::{raise_descriptor_limit, timespec};
-use crate::{ConnectError, Exchange, ExchangeError, Latency, connect_each};
+use super::MemberReport;
+use crate::{Ask, LoadError, LoadReport, LoadSpec, Progress, Stop, run_held};
 
 /// What one process holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +25,8 @@ pub struct MemberPlan {
     pub every: Duration,
     /// How long they ask.
     pub time: Duration,
-    /// How long the last answers may take after that.
-    pub last_answers: Duration,
+    /// How long a connection may take to be made, and an answer to come.
+    pub patience: Duration,
 }
 
 /// Why a member could not do its part.
@@ -39,11 +34,16 @@ pub struct MemberPlan {
 pub enum MemberError {
     /// The connections cannot be made.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The message is impossible.
-    #[error(transparent)]
-    Exchange(#[from] ExchangeError),
-    /// Standard input, standard output, the poller or the limit on descriptors.
+    Load(#[from] LoadError),
+    /// Some of them can, others cannot.
+    #[error("{open} of {of} connections could be made")]
+    Some {
+        /// How many stand.
+        open: usize,
+        /// How many there were to be.
+        of: usize,
+    },
+    /// Standard output, or a thread for standard input.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Who started it has gone.
@@ -52,8 +52,6 @@ pub enum MemberError {
 }
 
 const MESSAGE_BYTES: usize = 64;
-const EVENTS_PER_WAIT: usize = 512;
-const STDIN: u64 = u64::MAX;
 
 /// Connects, says so on `output`, waits for a line on `input`, holds, says what came of it, and closes the connections when
 /// `input` ends.
@@ -63,156 +61,87 @@ const STDIN: u64 = u64::MAX;
 /// The connections cannot be made, or `input` ends.
 pub fn run_member(
     plan: &MemberPlan,
-    input: &mut (impl BufRead + AsFd),
+    input: impl BufRead + Send + 'static,
     output: &mut impl Write,
 ) -> Result<(), MemberError> {
-    let mut member = Member::connect(plan)?;
-    writeln!(output, "{}", plan.connections)?;
-    output.flush()?;
-    let mut line = String::new();
-    if input.by_ref().take(16).read_line(&mut line)? == 0 {
-        return Err(MemberError::Orphaned);
-    }
-    let stdin = EventData::new_u64(STDIN);
-    epoll::add(&member.epoll, &*input, stdin, EventFlags::IN).map_err(io::Error::from)?;
-    let report = member.hold(plan)?;
-    let text = serde_json::to_string(&report).map_err(io::Error::from)?;
+    let stop = Stop::default();
+    let lines = read(input, stop.clone())?;
+    let mut begun = Ok(());
+    let held = run_held(&plan.load(), &stop, &mut |progress| {
+        if let Progress::Ready { open, of } = *progress {
+            begun = if open < of { Err(MemberError::Some { open, of }) } else { begin(of, &lines, output) };
+            if begun.is_err() {
+                stop.ask();
+            }
+        }
+    });
+    begun?;
+    let (report, held) = match held {
+        Ok((report, held)) if report.stopped_of.is_none() => (report, held),
+        Ok(_) | Err(LoadError::Stopped) => return Err(MemberError::Orphaned),
+        Err(error) => return Err(error.into()),
+    };
+    let text = serde_json::to_string(&MemberReport::of(&report)).map_err(io::Error::from)?;
     writeln!(output, "{text}")?;
     output.flush()?;
     // The connections stay until all members are done, so that what they cost together can be looked at.
-    io::copy(input, &mut io::sink())?;
+    while lines.recv().is_ok() {}
+    drop(held);
     Ok(())
 }
 
-struct Member {
-    epoll: OwnedFd,
-    conns: Vec<Conn>,
-    exchange: Exchange,
-    latency: Latency,
-    report: MemberReport,
-    /// Messages on their way.
-    open: u64,
-    held: usize,
+/// Says that all stand, and waits until it is to begin.
+fn begin(connections: usize, lines: &Receiver<()>, output: &mut impl Write) -> Result<(), MemberError> {
+    writeln!(output, "{connections}")?;
+    output.flush()?;
+    lines.recv().map_err(|RecvError| MemberError::Orphaned)
 }
 
-struct Conn {
-    /// `None` once it has been lost.
-    socket: Option<OwnedFd>,
-    number: u32,
-    batch: u32,
-    /// How much of the answer has come, and when its question was sent; `None` while nothing is asked.
-    waiting: Option<(usize, Instant)>,
+/// A thread that passes on the first line, and that everything is to stop when there are no more.
+fn read(mut input: impl BufRead + Send + 'static, stop: Stop) -> io::Result<Receiver<()>> {
+    let (sender, lines) = channel();
+    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut line = String::new();
+        let first = input.by_ref().take(16).read_line(&mut line);
+        if first.is_ok_and(|len| len > 0) && sender.send(()).is_ok() {
+            // An error is an end as well.
+            let _ = io::copy(&mut input, &mut io::sink());
+        }
+        stop.ask();
+    })?;
+    Ok(lines)
 }
 
-impl Member {
-    fn connect(plan: &MemberPlan) -> Result<Self, MemberError> {
-        raise_descriptor_limit()?;
-        let sockets = connect_each(plan.connections, &plan.targets, &plan.sources)?;
-        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from)?;
-        let mut conns = Vec::with_capacity(sockets.len());
-        for (number, socket) in (0..).zip(sockets) {
-            let data = EventData::new_u64(u64::from(number));
-            epoll::add(&epoll, &socket, data, EventFlags::IN).map_err(io::Error::from)?;
-            conns.push(Conn { socket: Some(socket), number, batch: 0, waiting: None });
-        }
-        Ok(Self {
-            epoll,
-            held: conns.len(),
-            conns,
-            exchange: Exchange::echo(MESSAGE_BYTES, 1)?,
-            latency: Latency::new(),
-            report: MemberReport::default(),
-            open: 0,
-        })
-    }
-
-    fn hold(&mut self, plan: &MemberPlan) -> Result<MemberReport, MemberError> {
-        let mut schedule = Schedule::new(plan.connections, plan.every);
-        let mut events = Events::with_capacity(EVENTS_PER_WAIT);
-        let began = Instant::now();
-        while self.held > 0 {
-            let now = began.elapsed();
-            while schedule.at() <= now && schedule.at() < plan.time {
-                self.ask(schedule.connection());
-                schedule.asked();
-            }
-            if now >= plan.time && (self.open == 0 || now >= plan.time + plan.last_answers) {
-                break;
-            }
-            let until =
-                if now < plan.time { schedule.at().min(plan.time) } else { plan.time + plan.last_answers };
-            match events.wait(&self.epoll, Some(&timespec(until.saturating_sub(now)))) {
-                Ok(()) | Err(Errno::INTR) => {}
-                Err(error) => return Err(MemberError::Io(error.into())),
-            }
-            let mut nth = 0;
-            while let Some((data, _)) = events.get(nth) {
-                if data == STDIN {
-                    return Err(MemberError::Orphaned);
-                }
-                self.ready(usize::try_from(data).unwrap_or(usize::MAX));
-                nth += 1;
-            }
-        }
-        self.report.latency = self.latency.summary();
-        Ok(self.report)
-    }
-
-    fn ask(&mut self, index: usize) {
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        let Some(socket) = &conn.socket else { return };
-        if conn.waiting.is_some() {
-            self.report.skipped += 1;
-            return;
-        }
-        conn.batch = conn.batch.wrapping_add(1);
-        self.exchange.stamp(conn.number, conn.batch);
-        let now = Instant::now();
-        self.report.asked += 1;
-        // The buffer of a connection with nothing on its way takes a short message whole.
-        if rustix::net::send(socket, self.exchange.requests(), SendFlags::NOSIGNAL) == Ok(MESSAGE_BYTES) {
-            conn.waiting = Some((0, now));
-            self.open += 1;
-        } else {
-            self.lose(index);
-            self.report.lost += 1;
+impl MemberPlan {
+    fn load(&self) -> LoadSpec {
+        #[expect(clippy::cast_precision_loss, reason = "connections are far below 2^52")]
+        let rate = self.connections as f64 / self.every.as_secs_f64();
+        LoadSpec {
+            from: self.sources.clone(),
+            connections: self.connections,
+            rate: Some(rate),
+            warmup: Duration::ZERO,
+            duration: self.time,
+            timeout: self.patience,
+            ..LoadSpec::new(
+                self.targets.iter().map(|&target| target.into()).collect(),
+                Ask::Echo { size: MESSAGE_BYTES },
+            )
         }
     }
+}
 
-    fn ready(&mut self, index: usize) {
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        let Some(socket) = &conn.socket else { return };
-        let mut buf = [0; MESSAGE_BYTES + 1];
-        let got = match rustix::net::recv(socket, &mut buf[..], RecvFlags::empty()) {
-            Err(Errno::AGAIN | Errno::INTR) => return,
-            Ok((0, _)) | Err(_) => {
-                self.report.lost += 1;
-                return self.lose(index);
-            }
-            Ok((got, _)) => got,
-        };
-        self.exchange.stamp(conn.number, conn.batch);
-        let (before, asked_at) = conn.waiting.unwrap_or((MESSAGE_BYTES, Instant::now()));
-        if self.exchange.answers().get(before..before + got) != Some(&buf[..got]) {
-            self.report.wrong += 1;
-            return self.lose(index);
-        }
-        if before + got < MESSAGE_BYTES {
-            conn.waiting = Some((before + got, asked_at));
-            return;
-        }
-        conn.waiting = None;
-        self.open -= 1;
-        self.report.answered += 1;
-        self.latency.record(asked_at.elapsed(), 1);
-    }
-
-    fn lose(&mut self, index: usize) {
-        let conn = &mut self.conns[index];
-        conn.socket = None;
-        self.held -= 1;
-        if conn.waiting.take().is_some() {
-            self.open -= 1;
+impl MemberReport {
+    fn of(report: &LoadReport) -> Self {
+        let failures = &report.failures;
+        let broken = failures.total() - failures.wrong - failures.status;
+        Self {
+            due: report.requests + report.unsent + report.unanswered,
+            answered: report.requests,
+            wrong: failures.wrong,
+            // One that ended in order, with nothing on its way, is no failure of a request.
+            lost: broken.max(report.reconnects.saturating_sub(failures.wrong)),
+            latency: report.latency.summary(),
         }
     }
 }

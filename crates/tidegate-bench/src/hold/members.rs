@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::{HoldError, MemberPlan, MemberReport};
-use crate::connect::timespec;
+use crate::limits::timespec;
 use crate::process::ended_within;
 
 pub(super) struct Members(Vec<Member>);
@@ -115,6 +115,6 @@ fn arguments(plan: &MemberPlan) -> Vec<String> {
     option("connections", plan.connections.to_string());
     option("every", format!("{}ms", plan.every.as_millis()));
     option("for", format!("{}ms", plan.time.as_millis()));
-    option("last-answers", format!("{}ms", plan.last_answers.as_millis()));
+    option("patience", format!("{}ms", plan.patience.as_millis()));
     arguments
 }

@@ -13,7 +13,6 @@
 mod member;
 mod members;
 mod report;
-mod schedule;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,7 +21,6 @@ use std::time::{Duration, Instant};
 
 pub use member::{MemberError, MemberPlan, run_member};
 pub use report::{HoldReport, MemberReport};
-pub use schedule::Schedule;
 
 use crate::procfs::local_ports;
 use crate::{KernelMemory, cpu_time, family, resident_bytes};
@@ -80,8 +78,9 @@ const MAX_CONNECTIONS_PER_MEMBER: usize = 19_900;
 const MAX_PROCESSES: usize = 200;
 /// Of the ports of a source address, the share that is used: others may be taken by other programs.
 const USED_PORTS_PERCENT: usize = 90;
-/// How long the last answers may take when the time is over.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long a connection may take to be made, and an answer to come: a queue of the listener that is full costs 1 s, then 3 s
+/// and 7 s (the kernel's own repetitions).
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Holds the connections and tells what came of it. `watch` is told now and then.
 ///
@@ -180,7 +179,7 @@ fn member_plans(plan: &HoldPlan, ports: usize) -> Result<Vec<MemberPlan>, HoldEr
             connections: plan.connections / plan.processes + spare,
             every: plan.every,
             time: plan.time,
-            last_answers: LAST_ANSWERS,
+            patience: PATIENCE,
         }
     });
     Ok(members.collect())

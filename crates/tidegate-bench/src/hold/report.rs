@@ -9,17 +9,15 @@ use crate::LatencySummary;
 /// What one member says when it is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemberReport {
-    /// Messages sent.
-    pub asked: u64,
+    /// Messages that fell due.
+    pub due: u64,
     /// Messages that came back as they were.
     pub answered: u64,
-    /// Connections closed for a wrong answer.
+    /// Messages with a wrong answer.
     pub wrong: u64,
-    /// Connections that were lost.
+    /// Connections that were lost, or could not be made again.
     pub lost: u64,
-    /// Messages that fell due while the connection's last one was not answered, and were not sent.
-    pub skipped: u64,
-    /// Times from question to answer.
+    /// Times from the moment when a message was due to its answer.
     pub latency: LatencySummary,
 }
 
@@ -27,11 +25,10 @@ impl MemberReport {
     /// All members together. Of percentiles, those of the slowest member stand for all.
     pub(super) fn sum(reports: &[Self]) -> Self {
         reports.iter().fold(Self::default(), |sum, report| Self {
-            asked: sum.asked + report.asked,
+            due: sum.due + report.due,
             answered: sum.answered + report.answered,
             wrong: sum.wrong + report.wrong,
             lost: sum.lost + report.lost,
-            skipped: sum.skipped + report.skipped,
             latency: LatencySummary {
                 p50_us: sum.latency.p50_us.max(report.latency.p50_us),
                 p99_us: sum.latency.p99_us.max(report.latency.p99_us),
@@ -72,14 +69,14 @@ impl HoldReport {
     /// Whether every connection was held and every message answered.
     #[must_use]
     pub fn held(&self) -> bool {
-        let MemberReport { asked, answered, wrong, lost, skipped, .. } = self.total;
-        asked == answered && asked > 0 && (wrong, lost, skipped) == (0, 0, 0)
+        let MemberReport { due, answered, wrong, lost, .. } = self.total;
+        due == answered && due > 0 && (wrong, lost) == (0, 0)
     }
 }
 
 impl fmt::Display for HoldReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MemberReport { asked, answered, wrong, lost, skipped, latency } = self.total;
+        let MemberReport { due, answered, wrong, lost, latency } = self.total;
         writeln!(
             f,
             "{} connections over {} processes, made in {:.1} s, held for {:.1} s",
@@ -87,7 +84,7 @@ impl fmt::Display for HoldReport {
         )?;
         writeln!(
             f,
-            "messages: {asked} sent, {answered} answered; connections: {lost} lost, {wrong} wrong; {skipped} skipped"
+            "messages: {due} due, {answered} answered, {wrong} answered wrongly; connections: {lost} lost"
         )?;
         writeln!(
             f,
@@ -131,30 +128,28 @@ mod tests {
 
     #[test]
     fn any_loss_is_not_held() {
-        let good = MemberReport { asked: 4, answered: 4, ..MemberReport::default() };
+        let good = MemberReport { due: 4, answered: 4, ..MemberReport::default() };
         assert!(report(good).held());
         assert!(!report(MemberReport::default()).held());
         assert!(!report(MemberReport { answered: 3, ..good }).held());
         assert!(!report(MemberReport { lost: 1, ..good }).held());
         assert!(!report(MemberReport { wrong: 1, ..good }).held());
-        assert!(!report(MemberReport { skipped: 1, ..good }).held());
     }
 
     #[test]
     fn members_add_up_and_the_slowest_counts() {
         let slow = LatencySummary { p50_us: 1.0, p99_us: 9.0, max_us: 10.0 };
         let fast = LatencySummary { p50_us: 2.0, p99_us: 3.0, max_us: 4.0 };
-        let one = MemberReport { asked: 1, answered: 1, lost: 1, latency: slow, ..MemberReport::default() };
-        let other =
-            MemberReport { asked: 2, answered: 1, wrong: 1, latency: fast, ..MemberReport::default() };
+        let one = MemberReport { due: 1, answered: 1, lost: 1, latency: slow, ..MemberReport::default() };
+        let other = MemberReport { due: 2, answered: 1, wrong: 1, latency: fast, ..MemberReport::default() };
         let sum = MemberReport::sum(&[one, other]);
-        assert_eq!((sum.asked, sum.answered, sum.lost, sum.wrong), (3, 2, 1, 1));
+        assert_eq!((sum.due, sum.answered, sum.lost, sum.wrong), (3, 2, 1, 1));
         assert_eq!((sum.latency.p50_us, sum.latency.p99_us, sum.latency.max_us), (2.0, 9.0, 10.0));
     }
 
     #[test]
     fn the_text_says_all() {
-        let text = report(MemberReport { asked: 4, answered: 4, ..MemberReport::default() }).to_string();
+        let text = report(MemberReport { due: 4, answered: 4, ..MemberReport::default() }).to_string();
         assert!(
             text.starts_with("2 connections over 1 processes, made in 0.5 s, held for 60.0 s\n"),
             "{text}"

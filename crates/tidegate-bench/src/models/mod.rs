@@ -10,7 +10,7 @@ mod row;
 mod server;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 
 pub use combination::Combination;
 pub use report::{Kind, ModelsReport, Refused, Row, RowResult, ScenarioTable};
-pub use row::{Figures, Syscalls};
+pub use row::Figures;
 
-use crate::connect::connect_each;
-use crate::measure::{Times, trace};
+use tidegate_sys::socket::reset_on_close;
+
+use crate::measure::{MeasureError, Times, cpu_us_per_answer, load_beside, trace};
 use crate::procfs::{kernel_release, sleeps};
-use crate::{Load, LoadPlan, Question, ServerProcess, Snapshot, Usage, family, pollers};
+use crate::{Ask, LoadSpec, ServerProcess, Snapshot, Stop, Usage, family, pollers};
 use report::Taken;
 use server::Site;
 
@@ -56,7 +57,7 @@ pub struct Scenario {
     /// The listener that is asked: `echo`, `web` or `gateway`.
     pub listener: &'static str,
     /// What is asked.
-    pub question: Question,
+    pub ask: Ask,
     /// Connections that ask.
     pub connections: usize,
     /// Requests in flight on each.
@@ -70,15 +71,16 @@ impl Scenario {
     /// The scenario of this name with so many connections; `None` when there is none.
     #[must_use]
     pub fn named(name: &str, connections: usize) -> Option<Self> {
-        let http = Question::Http { path: "/hello".to_owned(), host: "tidegate.example".to_owned() };
-        let (listener, question, pipeline) = match name {
-            "echo" => ("echo", Question::Echo { size: 64 }, 1),
+        let (path, host) = ("/hello".to_owned(), "tidegate.example".to_owned());
+        let http = Ask::Http { path, host, headers: Vec::new() };
+        let (listener, ask, pipeline) = match name {
+            "echo" => ("echo", Ask::Echo { size: 64 }, 1),
             "http" => ("web", http, 1),
-            "msg" => ("gateway", Question::Msg, 1),
+            "msg" => ("gateway", Ask::Msg { code: 0, size: 0, login: None }, 1),
             "pipelined" => ("web", http, 16),
             _ => return None,
         };
-        Some(Self { name: name.to_owned(), listener, question, connections, pipeline })
+        Some(Self { name: name.to_owned(), listener, ask, connections, pipeline })
     }
 
     /// The service of the poll(2) loop that answers it.
@@ -107,7 +109,7 @@ pub struct Progress {
 /// # Errors
 ///
 /// There is no place for the servers' files, or the program cannot be run.
-pub fn run(models: &Models, watch: &mut dyn FnMut(&Progress)) -> io::Result<ModelsReport> {
+pub fn run(models: &Models, stop: &Stop, watch: &mut dyn FnMut(&Progress)) -> io::Result<ModelsReport> {
     let begin = Instant::now();
     let most = models.scenarios.iter().map(|scenario| scenario.connections).max().unwrap_or(0);
     let site =
@@ -126,6 +128,10 @@ pub fn run(models: &Models, watch: &mut dyn FnMut(&Progress)) -> io::Result<Mode
     let all = subjects.len() * models.rounds;
     for round in 0..models.rounds {
         for (nth, subject) in subjects.iter().enumerate() {
+            if stop.is_asked() {
+                taken.fail(*subject, STOPPED);
+                continue;
+            }
             if begin.elapsed() > models.limit {
                 taken
                     .fail(*subject, &format!("the {} s that all may take were over", models.limit.as_secs()));
@@ -133,7 +139,8 @@ pub fn run(models: &Models, watch: &mut dyn FnMut(&Progress)) -> io::Result<Mode
             }
             watch(&Progress { model: subject.to_string(), done: round * subjects.len() + nth, all });
             let trace = if round == 0 { models.times.trace } else { Duration::ZERO };
-            measure(models, &site, *subject, Times { trace, ..models.times }, &mut taken);
+            let visit = Visit { models, site: &site, times: Times { trace, ..models.times }, stop };
+            visit.measure(*subject, &mut taken);
         }
     }
     Ok(ModelsReport {
@@ -152,40 +159,92 @@ pub fn run(models: &Models, watch: &mut dyn FnMut(&Progress)) -> io::Result<Mode
 const SPARE_CONNECTIONS: usize = 1000;
 const DEFAULT_CONNECTIONS: usize = 10_000;
 
-/// All scenarios on one server.
-fn measure(models: &Models, site: &Site, subject: Kind, times: Times, taken: &mut Taken) {
-    let Kind::Combination(combination) = subject else {
-        for (nth, scenario) in models.scenarios.iter().enumerate() {
-            if let Some(service) = scenario.baseline() {
-                taken.add(nth, subject, baseline(models, scenario, service, &times));
-            }
-        }
-        return;
-    };
-    let server = match site.start(&combination.settings()) {
-        Ok(server) => server,
-        Err(reason) => return taken.fail(subject, &reason),
-    };
-    if let Err(reason) = waits_as_it_says(&combination, server.pid()) {
-        return taken.fail(subject, &reason);
-    }
-    let wakes = server.address("echo").and_then(|to| wakes_per_accept(server.pid(), to));
-    for (nth, scenario) in models.scenarios.iter().enumerate() {
-        let figures =
-            server.address(scenario.listener).and_then(|to| once(server.pid(), to, scenario, &times));
-        let figures = figures.map(|figures| Figures { wakes_per_accept: wakes.clone().ok(), ..figures });
-        taken.add(nth, subject, figures);
-    }
+const STOPPED: &str = "stopped before it was measured";
+
+/// One round of one model.
+struct Visit<'a> {
+    models: &'a Models,
+    site: &'a Site,
+    times: Times,
+    stop: &'a Stop,
 }
 
-fn baseline(models: &Models, scenario: &Scenario, service: &str, times: &Times) -> Result<Figures, String> {
-    let most = (scenario.connections + SPARE_CONNECTIONS).to_string();
-    let arguments = ["bench", "serve", "--model", "poll", "--service", service, "--max-connections", &most];
-    let arguments = arguments.map(str::to_owned);
-    let server = ServerProcess::start(&models.program, &arguments).map_err(|error| chain(&error))?;
-    let wakes = wakes_per_accept(server.pid(), server.address()).ok();
-    let figures = once(server.pid(), server.address(), scenario, times)?;
-    Ok(Figures { wakes_per_accept: wakes, ..figures })
+impl Visit<'_> {
+    /// All scenarios on one server.
+    fn measure(&self, subject: Kind, taken: &mut Taken) {
+        let Kind::Combination(combination) = subject else {
+            for (nth, scenario) in self.models.scenarios.iter().enumerate() {
+                if let Some(service) = scenario.baseline() {
+                    self.add(taken, nth, subject, self.baseline(scenario, service));
+                }
+            }
+            return;
+        };
+        let server = match self.site.start(&combination.settings()) {
+            Ok(server) => server,
+            Err(reason) => return taken.fail(subject, &reason),
+        };
+        if let Err(reason) = waits_as_it_says(&combination, server.pid()) {
+            return taken.fail(subject, &reason);
+        }
+        let wakes = server.address("echo").and_then(|to| wakes_per_accept(server.pid(), to));
+        for (nth, scenario) in self.models.scenarios.iter().enumerate() {
+            let figures =
+                server.address(scenario.listener).and_then(|to| self.once(server.pid(), to, scenario));
+            let figures = figures.map(|figures| Figures { wakes_per_accept: wakes.clone().ok(), ..figures });
+            self.add(taken, nth, subject, figures);
+        }
+    }
+
+    /// What was under way when the run was stopped is no reason against what was measured before.
+    fn add(&self, taken: &mut Taken, scenario: usize, subject: Kind, figures: Result<Figures, String>) {
+        match figures {
+            Err(_) if self.stop.is_asked() => taken.fail(subject, STOPPED),
+            figures => taken.add(scenario, subject, figures),
+        }
+    }
+
+    fn baseline(&self, scenario: &Scenario, service: &str) -> Result<Figures, String> {
+        let most = (scenario.connections + SPARE_CONNECTIONS).to_string();
+        let arguments =
+            ["bench", "serve", "--model", "poll", "--service", service, "--max-connections", &most];
+        let arguments = arguments.map(str::to_owned);
+        let server = ServerProcess::start(&self.models.program, &arguments).map_err(|error| chain(&error))?;
+        let wakes = wakes_per_accept(server.pid(), server.address()).ok();
+        let figures = self.once(server.pid(), server.address(), scenario)?;
+        Ok(Figures { wakes_per_accept: wakes, ..figures })
+    }
+
+    /// One scenario on one server.
+    fn once(&self, pid: u32, to: SocketAddr, scenario: &Scenario) -> Result<Figures, String> {
+        let spec = LoadSpec {
+            connections: scenario.connections,
+            pipeline: scenario.pipeline,
+            warmup: self.times.warmup,
+            duration: self.times.measure,
+            ..LoadSpec::new(vec![to.into()], scenario.ask.clone())
+        };
+        let told = |error: MeasureError| chain(&error);
+        let (report, [before, after]) = load_beside(&spec, self.stop, || Snapshot::of(pid)).map_err(told)?;
+        let pids = family(pid).map_err(|error| chain(&error))?;
+        let (syscalls, failed) = trace(&pids, &spec, &self.times, self.stop).map_err(told)?;
+        let cpu_us = cpu_us_per_answer(after.cpu_since(&before), &report);
+        let usage = Usage::over(&[before, after]).unwrap_or_default();
+        let mut failures = report.failures;
+        failures.add(failed);
+        Ok(Figures {
+            requests: report.requests,
+            failures,
+            rate: report.rate,
+            latency: report.latency.summary(),
+            cpu_us,
+            memory_bytes: usage.memory_bytes,
+            processes: usage.processes,
+            threads: usage.threads,
+            wakes_per_accept: None,
+            syscalls,
+        })
+    }
 }
 
 /// One that fell back to another poller is found out.
@@ -204,53 +263,6 @@ fn waits_as_it_says(combination: &Combination, pid: u32) -> Result<(), String> {
     ))
 }
 
-/// One scenario on one server.
-fn once(pid: u32, to: SocketAddr, scenario: &Scenario, times: &Times) -> Result<Figures, String> {
-    let exchange = crate::question::exchange(to, &scenario.question, scenario.pipeline)
-        .map_err(|error| chain(&error))?;
-    let plan = LoadPlan {
-        targets: vec![to],
-        sources: Vec::new(),
-        connections: scenario.connections,
-        active: 1.0,
-        exchange,
-    };
-    let mut load = Load::connect(plan).map_err(|error| chain(&error))?;
-    let wait = |error: rustix::io::Errno| format!("the client cannot wait: {error}");
-    let gone = |error: io::Error| chain(&error);
-    let warmed = load.run(times.warmup).map_err(wait)?;
-    let before = Snapshot::of(pid).map_err(gone)?;
-    let outcome = load.run(times.measure).map_err(wait)?;
-    let after = Snapshot::of(pid).map_err(gone)?;
-    let pids = family(pid).map_err(gone)?;
-    let traced =
-        if times.trace.is_zero() { None } else { Some(trace(&pids, &mut load, times).map_err(wait)?) };
-    let mut failed = warmed.wrong + warmed.lost + outcome.wrong + outcome.lost;
-    let syscalls = match traced {
-        None => Syscalls::NotAsked,
-        Some(Err(error)) => Syscalls::Uncounted(error.to_string()),
-        Some(Ok(traced)) => {
-            failed += traced.wrong + traced.lost;
-            Syscalls::Counted(traced.syscalls)
-        }
-    };
-    #[expect(clippy::cast_precision_loss, reason = "counts of answers are far below 2^52")]
-    let cpu_us = after.cpu_since(&before).as_secs_f64() * 1e6 / outcome.answers().max(1) as f64;
-    let usage = Usage::over(&[before, after]).unwrap_or_default();
-    Ok(Figures {
-        requests: outcome.answers(),
-        failed,
-        rate: outcome.rate(),
-        latency: outcome.latency.summary(),
-        cpu_us,
-        memory_bytes: usage.memory_bytes,
-        processes: usage.processes,
-        threads: usage.threads,
-        wakes_per_accept: None,
-        syscalls,
-    })
-}
-
 const ACCEPTS: u32 = 50;
 const BETWEEN_ACCEPTS: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(100);
@@ -265,7 +277,10 @@ fn wakes_per_accept(pid: u32, to: SocketAddr) -> Result<f64, String> {
     let (second, middle) = (count(), Instant::now());
     let mut held = Vec::new();
     for _ in 0..ACCEPTS {
-        held.extend(connect_each(1, &[to], &[]).map_err(|error| error.to_string())?);
+        let stream = TcpStream::connect(to).map_err(|error| format!("connect to {to}: {error}"))?;
+        // Thousands of connections that the client closes would fill the kernel's table of TIME_WAIT.
+        reset_on_close(&stream).map_err(|error| error.to_string())?;
+        held.push(stream);
         // The server is to sleep again before the next one comes.
         thread::sleep(BETWEEN_ACCEPTS);
     }
@@ -320,24 +335,24 @@ mod tests {
 
     #[test]
     fn a_program_that_refuses_everything_has_its_words_in_the_report() {
-        let report = run(&models("false"), &mut |_| panic!("nothing is measured")).unwrap();
+        let report = run(&models("false"), &Stop::default(), &mut |_| panic!("nothing is measured")).unwrap();
         assert!(report.scenarios[0].rows.is_empty());
         assert_eq!(report.refused[0].models.len(), 2);
         assert!(report.refused[0].reason.contains("exit status: 1"), "{report:?}");
-        assert!(run(&models("/no/such/program"), &mut |_| ()).is_err());
+        assert!(run(&models("/no/such/program"), &Stop::default(), &mut |_| ()).is_err());
     }
 
     #[test]
     fn a_program_that_does_not_serve_is_a_row_with_the_reason() {
         let mut seen = 0;
-        let report = run(&models("true"), &mut |_| seen += 1).unwrap();
+        let report = run(&models("true"), &Stop::default(), &mut |_| seen += 1).unwrap();
         assert_eq!((report.refused.len(), seen), (0, 4));
         for row in &report.scenarios[0].rows {
             let RowResult::Failed(reason) = &row.result else { panic!("{row:?}") };
             assert!(reason.starts_with("the server ended"), "{reason}");
         }
         let late = Models { limit: Duration::ZERO, ..models("true") };
-        let report = run(&late, &mut |_| panic!("the time is over")).unwrap();
+        let report = run(&late, &Stop::default(), &mut |_| panic!("the time is over")).unwrap();
         assert_eq!(report.scenarios[0].rows.len(), 2);
     }
 }

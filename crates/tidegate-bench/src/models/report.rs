@@ -110,11 +110,14 @@ impl Serialize for Kind {
 }
 
 impl ModelsReport {
-    /// Whether every answer was right. What could not be measured is no wrong answer.
+    /// Whether something was measured and every answer was right. What could not be measured is no wrong answer.
     #[must_use]
     pub fn is_right(&self) -> bool {
         let mut rows = self.scenarios.iter().flat_map(|scenario| &scenario.rows);
-        rows.all(|row| !matches!(&row.result, RowResult::Measured(figures) if figures.failed > 0))
+        rows.clone().any(|row| matches!(row.result, RowResult::Measured(_)))
+            && rows.all(
+                |row| !matches!(&row.result, RowResult::Measured(figures) if figures.failures.total() > 0),
+            )
     }
 
     /// The rates as bars, as a picture in SVG.
@@ -203,7 +206,7 @@ impl Taken {
             rows.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
             ScenarioTable {
                 name: scenario.name.clone(),
-                question: scenario.question.to_string(),
+                question: scenario.ask.to_string(),
                 connections: scenario.connections,
                 pipeline: scenario.pipeline,
                 rows,

@@ -2,16 +2,16 @@
 
 use serde::Serialize;
 
-use crate::measure::SyscallsPerRequest;
-use crate::{LatencySummary, middle};
+use crate::measure::Syscalls;
+use crate::{Failures, LatencySummary, middle};
 
 /// Figures of one round, or the medians of all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
     /// Right answers, in all rounds.
     pub requests: u64,
-    /// Connections that failed or got a wrong answer, in all rounds.
-    pub failed: u64,
+    /// What failed, in all rounds.
+    pub failures: Failures,
     /// Right answers per second.
     pub rate: f64,
     /// Times from question to answer; `max_us` is the longest of all rounds.
@@ -31,18 +31,6 @@ pub struct Figures {
     pub syscalls: Syscalls,
 }
 
-/// System calls per answer, if they were counted.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Syscalls {
-    /// Nobody asked for them.
-    NotAsked,
-    /// They were.
-    Counted(SyscallsPerRequest),
-    /// Why they could not be.
-    Uncounted(String),
-}
-
 impl Figures {
     /// The medians of all rounds; `None` without any.
     pub(super) fn median(rounds: &[Self]) -> Option<Self> {
@@ -54,9 +42,11 @@ impl Figures {
         let mut memory: Vec<u64> = rounds.iter().map(|round| round.memory_bytes).collect();
         memory.sort_unstable();
         let mut wakes: Vec<f64> = rounds.iter().filter_map(|round| round.wakes_per_accept).collect();
+        let mut failures = Failures::default();
+        rounds.iter().for_each(|round| failures.add(round.failures.clone()));
         Some(Self {
             requests: rounds.iter().map(|round| round.requests).sum(),
-            failed: rounds.iter().map(|round| round.failed).sum(),
+            failures,
             rate: of(|round| round.rate)?,
             latency: LatencySummary {
                 p50_us: of(|round| round.latency.p50_us)?,
@@ -79,7 +69,7 @@ pub(super) mod tests {
     pub(in crate::models) fn figures(rate: f64) -> Figures {
         Figures {
             requests: 10,
-            failed: 0,
+            failures: Failures::default(),
             rate,
             latency: LatencySummary { p50_us: rate, p99_us: rate * 2.0, max_us: 100.0 - rate },
             cpu_us: -rate,
@@ -93,11 +83,12 @@ pub(super) mod tests {
 
     #[test]
     fn medians_are_taken_of_each_figure_and_counts_added_up() {
+        let failures = Failures { wrong: 2, ..Failures::default() };
         let rounds =
-            [figures(3.0), Figures { failed: 2, wakes_per_accept: Some(1.5), ..figures(1.0) }, figures(2.0)];
+            [figures(3.0), Figures { failures, wakes_per_accept: Some(1.5), ..figures(1.0) }, figures(2.0)];
         let median = Figures::median(&rounds).unwrap();
         assert_eq!((median.rate, median.cpu_us, median.latency.p99_us), (2.0, -2.0, 4.0));
-        assert_eq!((median.latency.max_us, median.failed, median.requests), (99.0, 2, 30));
+        assert_eq!((median.latency.max_us, median.failures.wrong, median.requests), (99.0, 2, 30));
         assert_eq!(median.wakes_per_accept, Some(1.5));
         assert_eq!(Figures::median(&[]), None);
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -75,7 +76,9 @@ impl Site {
         let own = std::process::id().to_string();
         let mut command = self.command(&["bench", "guard", "--parent", &own, "--", "run"], settings);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("the server cannot be run: {error}"))?;
+        // A key on the terminal is for this process, which ends the server when its time has come.
+        let mut child =
+            command.process_group(0).spawn().map_err(|error| format!("the server cannot be run: {error}"))?;
         let stderr = child.stderr.take();
         let mut server = TidegateServer { child, listeners: BTreeMap::new() };
         let (sender, lines) = channel();

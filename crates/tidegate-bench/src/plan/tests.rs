@@ -16,7 +16,7 @@ fn stages_of(
     let mut seen = Vec::new();
     let (stages, ended) = find(max, &mut |role, connections| {
         seen.push((role, connections));
-        rate(connections)
+        Some(rate(connections))
     });
     (seen, stages, ended)
 }
@@ -76,10 +76,22 @@ fn a_server_that_is_not_there_is_a_failed_stage() {
     let ask = crate::Ask::Echo { size: 64 };
     let load = LoadSpec { warmup: moment, duration: moment, ..LoadSpec::new(vec![to.into()], ask) };
     let stages = Stages::Find { max_connections: 10_000 };
-    let report = carry_out(&Plan { load, stages }, &mut |_, _| {});
+    let report = carry_out(&Plan { load, stages }, &Stop::default(), &mut |_, _| {});
     assert_eq!((report.stages.len(), report.is_right()), (1, false));
     let StageResult::Failed(reason) = &report.stages[0].result else { panic!("{report:?}") };
     assert!(reason.contains("Connection refused"), "{reason}");
     assert!(report.server.is_err() && report.knee.is_none());
     assert!(report.svg().contains("</svg>"));
+}
+
+#[test]
+fn a_plan_that_is_stopped_has_the_stages_until_then() {
+    let mut left = 2;
+    let (stages, ended) = find(10_000, &mut |_, connections| {
+        left -= 1;
+        (left >= 0).then(|| stage(connections as f64))
+    });
+    assert_eq!((stages.len(), &*ended), (2, STOPPED));
+    let (stages, ended) = fixed(&[1, 2], &mut |_, _| None);
+    assert_eq!((stages.len(), &*ended), (0, STOPPED));
 }

@@ -289,7 +289,7 @@ pub(crate) struct MemberArgs {
     #[arg(long = "for", value_parser = duration)]
     pub(crate) time: Duration,
     #[arg(long, value_parser = duration)]
-    pub(crate) last_answers: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// At least one, and not more than a process may have descriptors.

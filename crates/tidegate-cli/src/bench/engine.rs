@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use tidegate_bench::matrix::{Matrix, RowResult, run};
 use tidegate_bench::measure::{Times, pin};
-use tidegate_bench::{Model, Server, Settings, ready_line, refusal_line};
+use tidegate_bench::{Model, Server, Settings, Stop, ready_line, refusal_line};
 
 use super::args::{EngineArgs, ServeArgs};
 use super::progress::ProgressLine;
@@ -34,7 +34,7 @@ pub(super) fn measure(args: &EngineArgs) -> Result<(), Failure> {
         pool_threads: args.pool_threads,
     };
     let mut line = ProgressLine::default();
-    let report = run(&matrix, &mut |now| {
+    let report = run(&matrix, &Stop::on_signal().context("SIGINT and SIGTERM")?, &mut |now| {
         line.show(&format!("{}/{}: {}, {}", now.done + 1, now.all, now.scenario, now.model));
     });
     line.clear();
@@ -44,8 +44,7 @@ pub(super) fn measure(args: &EngineArgs) -> Result<(), Failure> {
         print(report.markdown())?
     }
     let mut rows = report.scenarios.iter().flat_map(|scenario| &scenario.rows);
-    let wrong =
-        rows.any(|row| matches!(&row.result, RowResult::Measured(row) if row.wrong > 0 || row.lost > 0));
+    let wrong = rows.any(|row| matches!(&row.result, RowResult::Measured(row) if row.failures.total() > 0));
     told(!wrong)
 }
 

@@ -1,6 +1,6 @@
 //! `tidegate bench hold`: many connections at once, over several processes of this program.
 
-use std::io;
+use std::io::{self, BufReader};
 
 use anyhow::Context;
 use serde_json::json;
@@ -46,8 +46,8 @@ pub(super) fn member(args: MemberArgs) -> Result<(), Failure> {
         connections: args.connections,
         every: args.every,
         time: args.time,
-        last_answers: args.last_answers,
+        patience: args.patience,
     };
-    run_member(&plan, &mut io::stdin().lock(), &mut io::stdout().lock()).map_err(anyhow::Error::new)?;
+    run_member(&plan, BufReader::new(io::stdin()), &mut io::stdout().lock()).map_err(anyhow::Error::new)?;
     Ok(())
 }

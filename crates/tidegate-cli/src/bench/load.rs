@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use tidegate_bench::chart::{Axis, Chart, Kind, Series};
-use tidegate_bench::{LoadReport, LoadSpec, Percentiles, Progress, run};
+use tidegate_bench::{LoadReport, LoadSpec, Percentiles, Progress, Stop, run};
 
 use super::load_args::LoadArgs;
 use super::progress::ProgressLine;
@@ -21,7 +21,7 @@ use crate::table::{Cell, Table, Tone, number, word};
 pub(super) fn load(args: &LoadArgs, spec: anyhow::Result<LoadSpec>) -> Result<(), Failure> {
     let spec = spec?;
     let mut line = ProgressLine::default();
-    let report = run(&spec, &mut |progress| {
+    let report = run(&spec, &Stop::on_signal().context("SIGINT and SIGTERM")?, &mut |progress| {
         if let Some(text) = text_of(progress) {
             line.show(&text);
         }
@@ -42,7 +42,7 @@ pub(super) fn load(args: &LoadArgs, spec: anyhow::Result<LoadSpec>) -> Result<()
 /// What a run's progress reads like.
 fn text_of(progress: &Progress) -> Option<String> {
     Some(match progress {
-        Progress::Begin | Progress::End => return None,
+        Progress::Ready { .. } | Progress::Begin | Progress::End | Progress::Settled => return None,
         Progress::Connecting { open, of } => format!("{open} of {of} connections stand"),
         Progress::WarmingUp { left } => format!("warm-up, {:.0} s", left.as_secs_f64().ceil()),
         Progress::Measuring { elapsed, of, last, failures, open } => format!(
@@ -52,7 +52,7 @@ fn text_of(progress: &Progress) -> Option<String> {
             last.rate,
             time(last.p99_us),
         ),
-        Progress::Finishing { open } => format!("the last answers of {open} connections"),
+        Progress::Settling { left } => format!("the last answers of {left} connections"),
     })
 }
 
@@ -65,16 +65,23 @@ fn text(report: &LoadReport) -> String {
         Some(rate) => format!("{rate} requests/s wanted"),
         None => "as fast as it answers".to_owned(),
     };
+    let asking = match report.asking {
+        all if all == connections => String::new(),
+        some => format!(" of which {some} ask"),
+    };
+    let time = match report.stopped_of {
+        Some(of) => format!("stopped after {:.2} of {of} s", report.seconds),
+        None => format!("{} s", report.seconds),
+    };
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "{} to {}: {connections} connection{}, {} in flight on each, {threads} thread{}, {} s, {loop_kind}\n",
+        "{} to {}: {connections} connection{}{asking}, {} in flight on each, {threads} thread{}, {time}, {loop_kind}\n",
         report.ask,
         report.to.join(" "),
         plural(connections),
         report.pipeline,
         plural(threads),
-        report.seconds,
     );
     let mut table = Table::new([word("RESULT"), number("COUNT"), number("PER SECOND")], colour());
     table.write(&counts(report), &mut text);

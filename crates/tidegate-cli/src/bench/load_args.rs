@@ -2,6 +2,7 @@
 //!
 //! Bounds are those of [`LoadSpec::check`], which names them; here is only what has to do with words.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +62,12 @@ pub(crate) struct LoadArgs {
     /// Connections
     #[arg(long, value_name = "N", default_value_t = 10)]
     connections: usize,
+    /// The share of them that asks, from 0 to 1; the others are open and silent
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    active: f64,
+    /// An address to connect from, which brings ports of its own; several are used in turn [default: the kernel chooses]
+    #[arg(long, value_name = "ADDRESS")]
+    from: Vec<IpAddr>,
     /// Requests in flight on each connection
     #[arg(long, value_name = "K", default_value_t = 1)]
     pipeline: usize,
@@ -146,7 +153,9 @@ impl LoadArgs {
 
     fn spec(&self, to: Vec<Target>, ask: Ask) -> anyhow::Result<LoadSpec> {
         let spec = LoadSpec {
+            from: self.from.clone(),
             connections: self.connections,
+            active: self.active,
             pipeline: self.pipeline,
             rate: self.rate,
             duration: self.duration,
@@ -190,12 +199,13 @@ mod tests {
     #[test]
     fn everything_that_is_typed_reaches_the_spec() {
         let line = "echo --to 127.0.0.1:7 --to [::1]:8 --size 100 --connections 5 --pipeline 3 --rate 12.5 \
-            --duration 2s --warmup 100ms --threads 2 --timeout 3s";
+            --duration 2s --warmup 100ms --threads 2 --timeout 3s --active 0.4 --from 127.0.0.2 --from ::1";
         let BenchArgs::Echo(args) = parse(line) else { panic!("another command") };
         let spec = args.spec().unwrap();
         assert_eq!(spec.to.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:7", "[::1]:8"]);
         assert_eq!(spec.ask, Ask::Echo { size: 100 });
         assert_eq!((spec.connections, spec.pipeline, spec.rate, spec.threads), (5, 3, Some(12.5), 2));
+        assert_eq!((spec.asking(), spec.from.len()), (2, 2));
         let times = [spec.duration, spec.warmup, spec.timeout].map(|time| time.as_millis());
         assert_eq!(times, [2000, 100, 3000]);
     }

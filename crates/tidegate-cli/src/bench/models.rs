@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use anyhow::Context;
 use serde_json::json;
-use tidegate_bench::models::{Figures, Models, ModelsReport, Row, RowResult, Scenario, Syscalls, run};
+use tidegate_bench::Stop;
+use tidegate_bench::measure::Syscalls;
+use tidegate_bench::models::{Figures, Models, ModelsReport, Row, RowResult, Scenario, run};
 
 use super::args::ModelsArgs;
 use super::progress::ProgressLine;
@@ -31,7 +33,9 @@ pub(super) fn measure(args: &ModelsArgs) -> Result<(), Failure> {
         limit: args.limit,
     };
     let mut line = ProgressLine::default();
-    let report = run(&models, &mut |now| line.show(&format!("{}/{}: {}", now.done + 1, now.all, now.model)));
+    let stop = Stop::on_signal().context("SIGINT and SIGTERM")?;
+    let report =
+        run(&models, &stop, &mut |now| line.show(&format!("{}/{}: {}", now.done + 1, now.all, now.model)));
     line.clear();
     let report = report.context("measure the models")?;
     if args.json {
@@ -104,7 +108,7 @@ fn of_figures(model: Cell, figures: &Figures) -> [Cell; COLUMNS] {
         Syscalls::NotAsked => ("-".to_owned(), None),
         Syscalls::Uncounted(reason) => ("-".to_owned(), Some(reason.as_str())),
     };
-    let note = match figures.failed {
+    let note = match figures.failures.total() {
         0 => uncounted.unwrap_or_default().into(),
         failed => Cell::toned(format!("{failed} failed"), Tone::Alarm),
     };

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::json;
 use tidegate_bench::plan::{
     Plan, PlanReport, Role, Stage, StageReport, StageResult, Stages, carry_out as run,
 };
 
-use tidegate_bench::{Ask, HttpUrl, LoadSpec, resolve};
+use tidegate_bench::{Ask, HttpUrl, LoadSpec, Stop, resolve};
 
 use super::args::PlanArgs;
 use super::progress::ProgressLine;
@@ -26,7 +27,7 @@ pub(super) fn carry_out(args: &PlanArgs) -> Result<(), Failure> {
     };
     let plan = Plan { load: load(args)?, stages };
     let mut line = ProgressLine::default();
-    let report = run(&plan, &mut |role, connections| {
+    let report = run(&plan, &Stop::on_signal().context("SIGINT and SIGTERM")?, &mut |role, connections| {
         line.show(&format!("{}: {connections} connections, {} s", name(role), args.duration.as_secs_f64()));
     });
     line.clear();

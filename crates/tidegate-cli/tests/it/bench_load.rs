@@ -1,12 +1,14 @@
 //! `tidegate bench echo|http|msg`: the load generator through the binary, against this server and against nobody.
 
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Signal, kill_process};
 
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::support::{Server, Setup, stderr, stdout, tidegate_in};
+use crate::support::{Server, Setup, TIDEGATE, clean, id, pid, stderr, stdout, tidegate_in, wait_until};
 
 const SHORT: [&str; 4] = ["--duration", "300ms", "--warmup", "50ms"];
 
@@ -79,4 +81,22 @@ fn what_cannot_be_run_says_what_and_where() {
     }
     let usage = tidegate_in(dir.path(), ["bench", "echo"]);
     assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn a_key_on_the_terminal_ends_a_load_with_what_it_has() {
+    let dir = tempdir().unwrap();
+    let server = Setup::new(&dir).start();
+    let to = server.address("gateway").to_string();
+    let mut command = Command::new(TIDEGATE);
+    clean(&mut command, dir.path()).args(["bench", "msg", "--to", &to, "--json", "--warmup", "0s"]);
+    let child = command.args(["--duration", "1d"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Nothing is counted before the connections stand: the first answer is what the server has counted.
+    let asked = || tidegate_bench::cpu_time(child.id()).unwrap().as_millis() > 100;
+    wait_until("a load that is under way", asked);
+    kill_process(pid(id(&child)), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told = json(&output);
+    assert!(told["requests"].as_u64().unwrap() > 0 && told["stopped_of"] == 86400.0, "{told}");
 }

@@ -8,6 +8,7 @@
 
 mod acceptor;
 mod bench;
+mod bench_capture;
 mod bench_load;
 mod config;
 mod control;

@@ -110,10 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn listening_stream_sockets_are_taken_and_do_not_block() {
+    fn listening_and_datagram_sockets_are_taken_and_do_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let unix = UnixListener::bind(dir.path().join("socket")).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (_, udp) = checked(("udp".to_owned(), udp.into())).unwrap();
+        assert_eq!(UdpSocket::from(udp).recv(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let (_, tcp) = checked(("web".to_owned(), tcp.into())).unwrap();
         assert!(checked(("unix".to_owned(), unix.into())).is_ok());
         // It would wait for ever otherwise.
@@ -122,10 +125,10 @@ mod tests {
 
     #[test]
     fn everything_else_is_refused_with_its_name_and_kind() {
-        let start = "\"web\" of the service manager is not a listening stream socket: ";
+        let start = "\"web\" of the service manager is no socket to serve: ";
         assert_eq!(error_of(File::open("/dev/null").unwrap()), format!("{start}not a socket"));
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(error_of(udp), format!("{start}not of the type stream"));
+        let packets = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        assert_eq!(error_of(packets), format!("{start}neither of the type stream nor datagram"));
         let connection = UnixStream::pair().unwrap().0;
         assert_eq!(error_of(connection), format!("{start}it does not listen; is Accept=no set?"));
     }

@@ -113,7 +113,7 @@ impl Built {
         let pool = start_pool(server, &threads)?;
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
         let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
-        let none: Vec<Vec<Listening>> = server.listeners.iter().map(|_| Vec::new()).collect();
+        let none: Vec<_> = server.listeners.iter().map(|_| Vec::new()).collect();
         let loops = plan.loops_of_datagrams(&none, &[])?;
         let (loops, handles): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
         Ok(Self { loops, intake: None, handles: Handles::of_loops(handles), pool, threads })
