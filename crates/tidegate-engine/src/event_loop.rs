@@ -179,8 +179,9 @@ impl<R: Reactor> Loop<R> {
     /// When the next turn is due at the latest.
     pub(crate) fn due(&self) -> Option<Instant> {
         let strays = !self.strays.is_empty() && !self.conns.is_full();
-        let waits = self.again.is_empty() && self.turn.wishes.is_empty() && !strays;
-        if waits { self.next_deadline() } else { Some(self.turn.now) }
+        // What was wished for behind the moment at which wishes are granted: by a stray, or by who was told of the end.
+        let at_once = strays || !self.again.is_empty() || !self.turn.wishes.is_empty();
+        if at_once { Some(self.turn.now) } else { self.next_deadline() }
     }
 
     /// All is over: ends what is left.

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use guard::guarded;
-use network::plan::Plan;
+use network::plan::{Kind, Plan};
 use supervisor::Schedule;
 
 /// What is simulated.
@@ -28,13 +28,15 @@ pub enum Scenario {
     LoopInline,
     /// An event loop whose messages are handled in a pool, late and out of order.
     LoopPool,
+    /// An event loop that connects to others: it ties connections together and keeps some to an upstream.
+    Outgoing,
     /// The supervisor of a master, and its children.
     Supervisor,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::LoopInline, Self::LoopPool, Self::Supervisor];
+    pub const ALL: [Self; 4] = [Self::LoopInline, Self::LoopPool, Self::Outgoing, Self::Supervisor];
 
     /// As the command line names it.
     #[must_use]
@@ -42,7 +44,25 @@ impl Scenario {
         match self {
             Self::LoopInline => "loop-inline",
             Self::LoopPool => "loop-pool",
+            Self::Outgoing => "outgoing",
             Self::Supervisor => "supervisor",
+        }
+    }
+
+    /// How its traces are to be read.
+    #[must_use]
+    pub const fn legend(self) -> &'static str {
+        match self {
+            Self::LoopInline | Self::LoopPool => {
+                "world: what the plan lets happen; kernel: what the loop is told and does; thread: another thread; \
+                 #N: a callback for connection N"
+            }
+            Self::Outgoing => {
+                "world: what the plan lets happen; kernel: what the loop is told and does; thread: another thread; \
+                 target: the far end of an outgoing connection; #N: a callback for connection N: below 1000 those \
+                 that were accepted, from 1000 on those that were asked for, from 100000 on those of the upstream"
+            }
+            Self::Supervisor => "event: what the supervisor is told; order: what it has done",
         }
     }
 
@@ -51,6 +71,7 @@ impl Scenario {
     pub const fn places(self) -> &'static [&'static str] {
         match self {
             Self::LoopInline | Self::LoopPool => network::PLACES,
+            Self::Outgoing => network::OUTGOING_PLACES,
             Self::Supervisor => supervisor::PLACES,
         }
     }
@@ -136,8 +157,9 @@ pub(crate) enum Case {
 impl Case {
     fn new(scenario: Scenario, seed: u64) -> Self {
         match scenario {
-            Scenario::LoopInline => Self::Network(Arc::new(Plan::new(seed, false))),
-            Scenario::LoopPool => Self::Network(Arc::new(Plan::new(seed, true))),
+            Scenario::LoopInline => Self::Network(Arc::new(Plan::new(seed, Kind::Inline))),
+            Scenario::LoopPool => Self::Network(Arc::new(Plan::new(seed, Kind::Pool))),
+            Scenario::Outgoing => Self::Network(Arc::new(Plan::new(seed, Kind::Outgoing))),
             Scenario::Supervisor => Self::Supervisor(Schedule::new(seed)),
         }
     }

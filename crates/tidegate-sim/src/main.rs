@@ -40,6 +40,7 @@ struct Args {
 enum Name {
     LoopInline,
     LoopPool,
+    Outgoing,
     Supervisor,
 }
 
@@ -48,6 +49,7 @@ impl From<Name> for Scenario {
         match name {
             Name::LoopInline => Self::LoopInline,
             Name::LoopPool => Self::LoopPool,
+            Name::Outgoing => Self::Outgoing,
             Name::Supervisor => Self::Supervisor,
         }
     }

@@ -39,6 +39,7 @@ impl<W: Write> Report<W> {
 
     pub(crate) fn trace(&mut self, scenario: Scenario, seed: u64, outcome: &Outcome) -> io::Result<()> {
         writeln!(self.out, "{}, seed {seed}:", scenario.name())?;
+        writeln!(self.out, "  ({})", scenario.legend())?;
         outcome.trace.iter().try_for_each(|line| writeln!(self.out, "  {line}"))
     }
 

@@ -64,7 +64,7 @@ impl<R: Reactor> Loop<R> {
             State::Connecting => {}
             State::Lingering(_) => self.end_lingering(token),
             State::Flushing(_) => self.close(token, Reason::WRITE_TIMEOUT, None),
-            State::Tied => self.close(token, phase.timeout_reason(), None),
+            State::Tied => self.tied_deadline_passed(token, phase),
             State::Open => {
                 // Whatever the service answers, the same deadline does not pass a second time.
                 conn.last_in = self.turn.now;

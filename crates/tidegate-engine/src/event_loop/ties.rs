@@ -239,6 +239,25 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
+    /// Nothing has come to a tied connection, or left it, for too long. As long as its partner takes what came, the pair is
+    /// not idle; how long that may take its write time-out says.
+    pub(super) fn tied_deadline_passed(&mut self, token: Token, phase: Phase) {
+        let (now, conns) = (self.turn.now, &mut self.conns);
+        let partner = conns.get_mut(token).map(|conn| conn.partner());
+        let moved = partner.and_then(|partner| conns.get_mut(partner)).map(|partner| {
+            let waits = partner.output.is_some() || partner.stalled;
+            if waits { now } else { partner.last_in.max(partner.reading.since) }
+        });
+        if let (Some(conn), Some(moved)) = (conns.get_mut(token), moved)
+            && phase == Phase::Idle
+            && moved > conn.last_in.max(conn.reading.since)
+        {
+            conn.reading.since = moved;
+            return self.settle(token);
+        }
+        self.close(token, phase.timeout_reason(), None);
+    }
+
     /// Both directions have ended: so do the connections, when the last byte has left.
     fn end_tie(&mut self, token: Token, partner: Token) {
         let mut left = false;

@@ -23,6 +23,7 @@ under_each_model!(
     a_unix_socket_whose_queue_is_full_is_tried_again,
     a_target_that_refuses_is_told_with_the_note,
     a_callback_asks_for_a_connection,
+    what_is_asked_for_at_the_end_is_had_at_once,
     what_was_asked_for_fails_when_the_loop_ends,
     a_full_loop_connects_no_further,
     a_connection_comes_from_the_address_that_is_named,
@@ -107,15 +108,15 @@ impl Service for Caller {
     }
 }
 
-/// Has the client connect wherever a peer says, and says nothing itself.
+/// Has the client connect wherever a peer says; behind "late", only when the loop retires, and the peer is told so.
 struct Relay;
 
 impl Service for Relay {
-    type Session = ();
-    type Head = SocketAddr;
+    type Session = Option<SocketAddr>;
+    type Head = (bool, SocketAddr);
     type Note = ();
 
-    fn on_open(&self, io: &mut Io<'_>, peer: &Peer<'_>) -> Result<(), Refusal> {
+    fn on_open(&self, io: &mut Io<'_>, peer: &Peer<'_>) -> Result<Self::Session, Refusal> {
         // Who comes from this address is not served, but has something done.
         if let PeerAddress::Inet(from) = peer.address
             && from.ip() == REFUSED
@@ -123,16 +124,35 @@ impl Service for Relay {
             io.connect("caller", Connect::to(from), "for one refused").unwrap();
             return Err(Reason::REFUSED.into());
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn decode(&self, (): &mut (), input: &[u8]) -> Decoded<SocketAddr> {
+    fn decode(&self, _: &mut Self::Session, input: &[u8]) -> Decoded<Self::Head> {
         let line = std::str::from_utf8(input).unwrap().strip_suffix('\n').unwrap();
-        Decoded::Message { len: input.len(), head: line.parse().unwrap() }
+        let late = line.strip_prefix("late ");
+        Decoded::Message { len: input.len(), head: (late.is_some(), late.unwrap_or(line).parse().unwrap()) }
     }
 
-    fn on_message(&self, io: &mut Io<'_>, (): &mut (), to: SocketAddr, _: &[u8]) -> Flow {
-        io.connect("caller", Connect::to(to), "asked for").unwrap();
+    fn on_message(
+        &self,
+        io: &mut Io<'_>,
+        late: &mut Self::Session,
+        (is_late, to): Self::Head,
+        _: &[u8],
+    ) -> Flow {
+        if is_late {
+            *late = Some(to);
+            io.send(b"later");
+        } else {
+            io.connect("caller", Connect::to(to), "asked for").unwrap();
+        }
+        Flow::Continue
+    }
+
+    fn on_retire(&self, io: &mut Io<'_>, late: &mut Self::Session) -> Flow {
+        if let Some(to) = late.take() {
+            io.connect("caller", Connect::to(to), "late").unwrap();
+        }
         Flow::Continue
     }
 }
@@ -342,6 +362,20 @@ fn a_callback_asks_for_a_connection(config: EngineConfig) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Nothing else happens then that would bring the next turn about.
+fn what_is_asked_for_at_the_end_is_had_at_once(config: EngineConfig) {
+    let bench = Bench::new(config);
+    let (listener, address) = target();
+    let mut client = TcpStream::connect(bench.relay).unwrap();
+    client.write_all(format!("late {address}\n").as_bytes()).unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    bench.handle.quit(Duration::MAX);
+    bench.expect_open("late");
+    let mut got = [0; 4];
+    accept(&listener).read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"late");
 }
 
 /// A listener whose queue is full, so that nothing is answered; and those that fill it.

@@ -132,6 +132,11 @@ impl Lab {
                 session.chunks = usize::try_from(numbers[0]).unwrap();
                 self.stream(io, session);
             }
+            "hold-stream" => {
+                self.block();
+                session.chunks = usize::try_from(numbers[0]).unwrap();
+                self.stream(io, session);
+            }
             "file" => {
                 let file = self.control.file.lock().unwrap().clone().unwrap();
                 io.send_file(file, numbers[0], numbers[1]);

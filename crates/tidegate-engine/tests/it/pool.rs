@@ -10,8 +10,8 @@ use tidegate_engine::{
     MAX_LETTERS, Metrics, Peer, PoolConfig, ProcessWord, Reason, Refusal, Running, Service, Trigger,
 };
 
-use crate::lab::{Note, Seen};
-use crate::support::{Client, Server, until};
+use crate::lab::{CHUNK, Note, Seen};
+use crate::support::{Client, Server, pattern, until};
 
 fn config(dispatch: Dispatch) -> EngineConfig {
     EngineConfig { dispatch, pool_threads: 3, ..EngineConfig::default() }
@@ -120,6 +120,28 @@ fn a_peer_that_resets_while_its_handler_runs_is_closed_when_it_has(dispatch: Dis
     server.unblock.send(()).unwrap();
     server.expect_close(Reason::PEER_RESET);
     assert!(!handle.is_open());
+}
+
+/// The handler counts with what waited when its message left, stops when it is over the mark with that, and goes on from
+/// `on_drained`; by the time that it is back the peer has taken what waited.
+#[test]
+fn a_handler_that_went_over_the_mark_hears_of_it_whatever_the_peer_took_meanwhile() {
+    const WAITING: usize = 1_500_000;
+    let server = Server::with(config(Dispatch::Pool), |limits| {
+        // More than waits, and far more than the handler adds to that.
+        limits.high_water_bytes = 1_600_000;
+        limits.low_water_bytes = 1_000;
+    });
+    let mut client = server.client();
+    client.send(format!("big {WAITING}\nhold-stream 30\n"));
+    blocked(&server);
+    assert_eq!(client.bytes(WAITING + 1).len(), WAITING + 1);
+    server.unblock.send(()).unwrap();
+    let chunk = pattern(CHUNK);
+    for _ in 0..30 {
+        assert!(client.bytes(CHUNK) == chunk);
+    }
+    client.expect("end of stream");
 }
 
 fn the_end_of_the_peer_is_told_after_its_messages(dispatch: Dispatch) {

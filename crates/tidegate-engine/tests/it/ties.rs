@@ -23,6 +23,7 @@ under_each_model!(
     a_reset_is_passed_on_as_a_reset,
     a_peer_that_does_not_read_holds_up_the_other,
     a_pair_whose_peer_never_reads_is_closed,
+    a_pair_is_not_idle_while_one_of_it_is_slow_to_read,
     closing_one_by_its_handle_ends_both_in_order,
     a_target_that_refuses_ends_the_first,
     a_tie_waits_for_a_session_that_is_away,
@@ -450,6 +451,23 @@ fn a_pair_whose_peer_never_reads_is_closed(config: EngineConfig) {
     let bytes = vec![0; 1 << 16];
     while client.write_all(&bytes).is_ok() {}
     bench.expect_closes(Reason::OTHER_SIDE, Reason::WRITE_TIMEOUT);
+}
+
+/// The client has said all, which is less than what holds it up, and waits; only the target's write time-out counts then.
+fn a_pair_is_not_idle_while_one_of_it_is_slow_to_read(config: EngineConfig) {
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_millis(600)),
+        write_timeout: Some(Duration::from_secs(2)),
+        high_water_bytes: 12 << 20,
+        ..Limits::default()
+    };
+    let bench = Bench::with(config, limits);
+    // More than the kernel's buffers take.
+    let bytes = vec![0; 10 << 20];
+    let (mut client, _target) = bench.pair();
+    let said = client.write_all(&bytes);
+    let reasons = bench.closes().map(|closed| closed.reason);
+    assert_eq!(reasons, [Reason::OTHER_SIDE, Reason::WRITE_TIMEOUT], "{said:?}");
 }
 
 fn an_idle_pair_is_closed_and_a_busy_one_is_not(config: EngineConfig) {

@@ -12,6 +12,8 @@ use std::time::Duration;
 use tidegate_engine::{HandlerSteps, Instant, LoopHandle, QueuedMessage};
 use tidegate_reactor::{AcceptError, Errno, Token};
 
+use super::dial_plan::TargetIs;
+use super::dialling::Upstream;
 use super::ledger::SharedLedger;
 use super::peer::Peer;
 use super::plan::{Knobs, Lack, Plan, What};
@@ -42,6 +44,7 @@ pub(crate) struct Kernel {
     pub(crate) coming: BTreeMap<(Instant, u64), Coming>,
     sequence: u64,
     pub(crate) pool: Option<Pool>,
+    pub(crate) upstream: Option<Upstream>,
     pub(crate) handle: Option<LoopHandle>,
     /// There is none of it until then.
     pub(crate) lack: Option<(Lack, Instant)>,
@@ -82,6 +85,7 @@ pub(crate) struct Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Accept(usize),
+    Connect(u32),
     Read(u32),
     Write(u32),
     Stalled(u32),
@@ -96,6 +100,8 @@ pub(crate) enum Coming {
     Note(u32, u32),
     /// A thread of the pool handles what it has taken.
     Handle(u64),
+    /// A target answers a connection.
+    Answer(u32, Result<(), Errno>),
     /// All steps are over: from now on every peer does its part.
     Settle,
     /// A peer does its part.
@@ -128,6 +134,11 @@ impl Kernel {
             coming: BTreeMap::new(),
             sequence: 0,
             pool: None,
+            upstream: plan.upstream.map(|_| Upstream {
+                is: TargetIs::Up,
+                since: Instant::default(),
+                begun: 0,
+            }),
             handle: None,
             lack: None,
             passed_over: 0,
@@ -306,6 +317,9 @@ impl Kernel {
             }
         }
         for (conn, socket) in &self.sockets {
+            if socket.is_answered() {
+                ready.push(Item::Connect(*conn));
+            }
             if socket.is_readable() {
                 ready.push(Item::Read(*conn));
             }
@@ -397,5 +411,17 @@ impl Kernel {
         let conn = self.conn_of(token)?;
         let socket = self.sockets.get_mut(&conn)?;
         (socket.side == Side::Open(token)).then_some((conn, socket))
+    }
+
+    /// The same, and of one that is being connected.
+    pub(crate) fn find_taken(&mut self, token: Token) -> Option<(u32, &mut Socket)> {
+        let conn = self.conn_of(token)?;
+        let socket = self.sockets.get_mut(&conn)?;
+        matches!(socket.side, Side::Open(of) | Side::Connecting(of) if of == token).then_some((conn, socket))
+    }
+
+    /// Tells the ledger how many places are taken.
+    pub(crate) fn count_places(&self) {
+        self.ledger.lock().taken_places = self.taken_places();
     }
 }

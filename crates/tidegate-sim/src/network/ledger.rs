@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tidegate_engine::{Closed, ConnHandle, ConnId, Instant, Reason, TimerToken};
 
+use super::dial_ledger::{Dial, Role};
 use super::plan::{ConnPlan, Plan};
+use super::wire::Head;
 use crate::Seen;
 
 /// What was due before all peers began to do their part may come true so long.
@@ -24,6 +26,11 @@ pub(crate) struct Ledger {
     pub(crate) plan: Arc<Plan>,
     pub(crate) now: Instant,
     pub(crate) conns: BTreeMap<u32, Entry>,
+    /// Outgoing connections that were asked for.
+    pub(crate) dials: BTreeMap<u32, Dial>,
+    /// Places in the loop that are taken, as the kernel counts them.
+    pub(crate) taken_places: usize,
+    pub(crate) is_told_to_end: bool,
     /// Which connection has, or had, an id.
     pub(crate) by_id: BTreeMap<(u32, u32), u32>,
     /// Timers of services that have not expired.
@@ -53,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) opened: Instant,
     /// When a callback was last called for it, or bytes moved.
     pub(crate) moved: Instant,
+    /// When the loop last received or sent something for it.
+    pub(crate) passed: Instant,
     pub(crate) last_in: Instant,
     pub(crate) last_out: Instant,
     /// Requests that were handled, and their bytes.
@@ -78,6 +87,17 @@ pub(crate) struct Entry {
     pub(crate) counts: (u64, u64),
     /// The world has looked at its end.
     pub(crate) is_judged: bool,
+    pub(crate) id: ConnId,
+    /// The outgoing connection that it has asked for.
+    pub(crate) dial: Option<u32>,
+    /// Of an outgoing one: the note that came with the wish for it.
+    pub(crate) wish_came: bool,
+    /// What it is to be tied to.
+    pub(crate) partner: Option<u32>,
+    /// The engine has had a turn for that since.
+    pub(crate) is_bound: bool,
+    /// Bytes that its service has said before.
+    pub(crate) greeted: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +122,9 @@ impl SharedLedger {
             plan,
             now: Instant::default(),
             conns: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            taken_places: 0,
+            is_told_to_end: false,
             by_id: BTreeMap::new(),
             timers: BTreeMap::new(),
             notes: Vec::new(),
@@ -155,6 +178,10 @@ impl Ledger {
         match self.conns.get_mut(&conn) {
             Some(entry) if entry.life == Life::Open => {
                 entry.moved = now;
+                if entry.is_bound {
+                    self.violated(|| format!("#{conn}: {callback}, and it is tied"));
+                    return None;
+                }
                 // The end is asked for once; nothing is called behind it.
                 if let Some(Ending { reason, .. }) = entry.ending {
                     self.violated(|| format!("#{conn}: {callback} after its end was asked for: {reason}"));
@@ -170,21 +197,26 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn opened(&mut self, id: ConnId, handle: ConnHandle<Note>) -> Option<u32> {
+    pub(crate) fn opened(&mut self, id: ConnId, handle: Option<ConnHandle<Note>>) -> Option<u32> {
         let Some(conn) = self.by_id.get(&(id.slot(), id.generation())).copied() else {
             self.violated(|| format!("on_open for {id}, which the reactor does not know"));
             return None;
         };
         self.say(|| format!("#{conn} on_open as {id}"));
+        if let Role::Dial(dial) = self.role(conn) {
+            self.dial_opened(dial);
+        }
         let now = self.now;
-        if self.conn_plan(conn).refusal.is_some() {
+        let is_refused = self.refusal(conn).is_some();
+        if is_refused {
             self.seen.at("refused");
         }
         let entry = Entry {
-            handle: Some(handle),
-            life: if self.conn_plan(conn).refusal.is_some() { Life::Refused } else { Life::Open },
+            handle,
+            life: if is_refused { Life::Refused } else { Life::Open },
             opened: now,
             moved: now,
+            passed: now,
             last_in: now,
             last_out: now,
             handled: 0,
@@ -201,10 +233,33 @@ impl Ledger {
             asked: None,
             counts: (0, 0),
             is_judged: false,
+            id,
+            dial: None,
+            wish_came: false,
+            partner: None,
+            is_bound: false,
+            greeted: 0,
         };
         let before = self.conns.insert(conn, entry);
         self.check(before.is_none(), || format!("#{conn}: on_open twice"));
         Some(conn)
+    }
+
+    /// A request is to be handled: it has to be the next one, and whole. Answers its connection's page.
+    pub(crate) fn message(&mut self, conn: u32, id: ConnId, head: Head, bytes: &[u8]) -> Option<&mut Entry> {
+        self.say(|| format!("#{conn} on_message {}", head.number));
+        let is_whole = bytes == head.frame(conn);
+        self.check(is_whole, || format!("#{conn}: request {} is not what was said", head.number));
+        let entry = self.called(conn, id, "on_message")?;
+        let (expected, awaits, paused) = (entry.handled, entry.awaits, entry.paused);
+        entry.handled += 1;
+        entry.handled_bytes += bytes.len();
+        self.check(head.number == expected, || {
+            format!("#{conn}: request {} instead of {expected}", head.number)
+        });
+        self.check(awaits.is_none(), || format!("#{conn}: a message while it is suspended"));
+        self.check(!paused, || format!("#{conn}: a message while it is paused"));
+        self.conns.get_mut(&conn)
     }
 
     pub(crate) fn closed(&mut self, conn: u32, closed: &Closed) {

@@ -4,12 +4,17 @@
 //! ([`service`]) writes down in the [`Ledger`](ledger::Ledger) what it sees, and [`World`](world::World) drives the loop and
 //! judges. Invariant: a run follows from its plan alone.
 
+mod dial_ledger;
+mod dial_plan;
+mod dialling;
 mod judge;
+mod judge_outgoing;
 mod kernel;
 mod ledger;
 mod outside;
 mod peer;
 pub(crate) mod plan;
+mod proxy;
 mod reactor;
 mod service;
 mod socket;
@@ -61,6 +66,31 @@ pub(crate) const PLACES: &[&str] = &[
     "stalled",
     "memory pressure",
     "ended by a handle",
+    "stop amid work",
+    "quit amid work",
+];
+
+/// The same, for plans with outgoing connections.
+pub(crate) const OUTGOING_PLACES: &[&str] = &[
+    "connected",
+    "refused by the target",
+    "connected too late",
+    "no room to connect",
+    "stopped while connecting",
+    "the target's queue is full",
+    "tied",
+    "tied to who is gone",
+    "both directions ended",
+    "ended with its other side",
+    "idle pair",
+    "half-close passed on",
+    "reset passed on",
+    "back-pressure",
+    "whole through a tie",
+    "picked",
+    "nothing to pick",
+    "upstream not connected",
+    "upstream open again",
     "stop amid work",
     "quit amid work",
 ];

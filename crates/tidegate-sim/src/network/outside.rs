@@ -7,10 +7,13 @@ use std::time::Duration;
 use tidegate_engine::Reason;
 use tidegate_reactor::Errno;
 
+use super::dial_ledger::Role;
+use super::dial_plan::{FIRST_MEMBER, TargetIs};
 use super::kernel::{Coming, Kernel};
 use super::ledger::{Life, Note};
 use super::peer::Peer;
 use super::plan::What;
+use super::proxy::greeting;
 use super::socket::Socket;
 use super::wire::{Head, Kind};
 
@@ -22,6 +25,7 @@ impl Kernel {
             Coming::Handle(number) => self.run_handler(number),
             Coming::Settle => self.settle(),
             Coming::Turn(conn) => self.do_part(conn),
+            Coming::Answer(conn, answer) => self.answered(conn, answer),
         }
     }
 
@@ -54,12 +58,18 @@ impl Kernel {
                 self.with_handle(|handle| handle.pause(site));
             }
             What::ResumeAccept(site) => self.with_handle(|handle| handle.resume(site)),
+            What::Dial(dial) => self.ask_to_dial(dial),
+            What::Target(is) => self.turn_target(is),
+            What::BreakMembers(by_reset) => self.break_members(by_reset),
+            What::Pick => self.pick(),
             What::Quit(grace) => {
+                self.ledger.lock().is_told_to_end = true;
                 self.is_told_to_end.get_or_insert(what);
                 self.ledger.lock().seen.at("quit amid work");
                 self.with_handle(|handle| handle.quit(grace));
             }
             What::Stop => {
+                self.ledger.lock().is_told_to_end = true;
                 self.is_told_to_end = Some(what);
                 self.ledger.lock().seen.at("stop amid work");
                 self.with_handle(tidegate_engine::LoopHandle::stop);
@@ -80,7 +90,7 @@ impl Kernel {
             return;
         };
         port.queue.push_back(conn);
-        self.sockets.insert(conn, Socket::new(plan.listener, plan.send_buffer));
+        self.sockets.insert(conn, Socket::new(plan.listener == 1, plan.send_buffer));
         self.peers.insert(conn, Peer::new(conn, plan));
         if self.ledger.lock().settling_since.is_some() {
             self.in_us(300, Coming::Turn(conn));
@@ -102,15 +112,43 @@ impl Kernel {
             return;
         };
         let bytes: Vec<u8> = socket.to_peer.drain(..bytes.min(socket.to_peer.len())).collect();
+        let from = peer.received;
         let heard = peer.hear(&bytes);
         let is_reset = socket.is_over_for_peer();
         peer.heard_end |= is_reset;
+        let is_tied = peer.is_tied;
         if let Err(wrong) = heard {
             self.ledger.lock().violated(|| wrong);
         }
+        if is_tied {
+            self.check_passed(conn, from, &bytes);
+        }
     }
 
-    fn peer_ends(&mut self, conn: u32) {
+    /// What a peer is told that is tied: what the service said before, and then what the other peer has said.
+    pub(super) fn check_passed(&self, conn: u32, from: usize, bytes: &[u8]) {
+        let mut ledger = self.ledger.lock();
+        let (Some(entry), false) = (ledger.conns.get(&conn), bytes.is_empty()) else { return };
+        if entry.life == Life::Refused {
+            return;
+        }
+        let mut expected = greeting(conn, entry.greeted);
+        if let Some(partner) = entry.partner
+            && let (Some(other), Some(peer)) = (ledger.conns.get(&partner), self.peers.get(&partner))
+        {
+            expected.extend_from_slice(&peer.script()[other.handled_bytes..peer.said()]);
+        }
+        let is_right = expected.get(from..from + bytes.len()) == Some(bytes);
+        let expected = expected.len();
+        ledger.check(is_right, || {
+            let to = from + bytes.len();
+            format!(
+                "#{conn} is told bytes {from}..{to}, and they are not those that were said, of {expected}"
+            )
+        });
+    }
+
+    pub(super) fn peer_ends(&mut self, conn: u32) {
         let (Some(peer), Some(socket)) = (self.peers.get_mut(&conn), self.sockets.get_mut(&conn)) else {
             return;
         };
@@ -120,20 +158,23 @@ impl Kernel {
         }
     }
 
-    fn peer_breaks(&mut self, conn: u32, keeps_input: bool) {
+    pub(super) fn peer_breaks(&mut self, conn: u32, keeps_input: bool) {
         let (Some(peer), Some(socket)) = (self.peers.get_mut(&conn), self.sockets.get_mut(&conn)) else {
             return;
         };
         if !peer.is_over() {
             peer.is_gone = true;
             // A peer on a Unix socket that closes is told of by EPIPE when it is written to, RFC 9293 knows only resets.
-            let errno = if socket.listener == 1 && keeps_input { Errno::PIPE } else { Errno::CONNRESET };
+            let errno = if socket.is_unix && keeps_input { Errno::PIPE } else { Errno::CONNRESET };
             socket.break_off(errno, keeps_input);
         }
     }
 
     fn send_letter(&mut self, conn: u32) {
         let mut ledger = self.ledger.lock();
+        if !ledger.conns.contains_key(&conn) || ledger.role(conn) != Role::Obedient {
+            return;
+        }
         let Some(entry) = ledger.conns.get_mut(&conn) else { return };
         let (Some(handle), life) = (&entry.handle, entry.life) else { return };
         let head = Head { kind: Kind::Letter, arg: 0, len: 40, number: entry.letters };
@@ -161,8 +202,8 @@ impl Kernel {
         let mut ledger = self.ledger.lock();
         let Some(entry) = ledger.conns.get_mut(&conn) else { return };
         let reason = if in_order { Reason::OPERATOR } else { Reason::FLOOD };
-        if let Some(handle) = &entry.handle
-            && handle.close(reason).is_ok()
+        if let Some(handle) = &self.handle
+            && handle.close(entry.id, reason).is_ok()
         {
             entry.asked.get_or_insert(reason);
         }
@@ -173,6 +214,7 @@ impl Kernel {
         self.say(|| "world: from now on every peer does its part".to_owned());
         self.ledger.lock().settling_since = Some(self.now);
         self.lack = None;
+        self.turn_target(TargetIs::Up);
         if self.is_paused {
             self.with_handle(|handle| handle.resume(None));
         }
@@ -192,8 +234,12 @@ impl Kernel {
         let Some(peer) = self.peers.get(&conn) else { return };
         if peer.has_more_to_say() && !peer.heard_end {
             self.peer_says(conn, piece);
-        } else if !peer.has_ended {
+        } else if !peer.has_ended && conn < FIRST_MEMBER {
             self.peer_ends(conn);
+        }
+        if conn >= FIRST_MEMBER {
+            // It stays, and has nothing to say.
+            return;
         }
         if self.peers.get(&conn).is_some_and(|peer| !peer.is_over()) {
             let after = Duration::from_micros(200 + self.random.below(2_000));

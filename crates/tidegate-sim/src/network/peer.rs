@@ -3,7 +3,7 @@
 //! Invariant: what has been received is whole frames, each the next of its kind, and the beginning of one more.
 
 use super::plan::ConnPlan;
-use super::wire::{FILE_BYTES, FILE_UNIT, HEAD_BYTES, Head, Kind};
+use super::wire::{FILE_BYTES, FILE_UNIT, HEAD_BYTES, Head, Kind, spoken};
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -22,6 +22,8 @@ pub(crate) struct Peer {
     pub(crate) letters: u32,
     /// It was refused: what it is told is no frame.
     refusal: Option<&'static [u8]>,
+    /// What it is told comes through a tie, and is looked at as it comes.
+    pub(crate) is_tied: bool,
     pub(crate) received: usize,
 }
 
@@ -31,6 +33,15 @@ impl Peer {
         for (number, request) in (0..).zip(&plan.script) {
             script.extend(Head { kind: Kind::Request, arg: 0, len: request.body, number }.frame(conn));
         }
+        Self { is_tied: plan.door.is_some(), ..Self::saying(conn, script, plan.refusal) }
+    }
+
+    /// The target of an outgoing connection, which says so many bytes.
+    pub(crate) fn target(conn: u32, talk: usize, refusal: Option<&'static [u8]>) -> Self {
+        Self { is_tied: true, ..Self::saying(conn, spoken(conn, talk), refusal) }
+    }
+
+    fn saying(conn: u32, script: Vec<u8>, refusal: Option<&'static [u8]>) -> Self {
         Self {
             conn,
             script,
@@ -41,7 +52,8 @@ impl Peer {
             rest: Vec::new(),
             answers: 0,
             letters: 0,
-            refusal: plan.refusal,
+            refusal,
+            is_tied: false,
             received: 0,
         }
     }
@@ -58,6 +70,16 @@ impl Peer {
             self.said = self.script.len().min(from + bytes);
         }
         &self.script[from..self.said]
+    }
+
+    /// All that it will ever say.
+    pub(crate) fn script(&self) -> &[u8] {
+        &self.script
+    }
+
+    /// How much of it was said.
+    pub(crate) fn said(&self) -> usize {
+        self.said
     }
 
     pub(crate) fn has_more_to_say(&self) -> bool {
@@ -83,6 +105,9 @@ impl Peer {
     /// What is wrong with it.
     pub(crate) fn hear(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.received += bytes.len();
+        if self.is_tied && self.refusal.is_none() {
+            return Ok(());
+        }
         self.rest.extend_from_slice(bytes);
         if let Some(answer) = self.refusal {
             let told = answer.starts_with(&self.rest);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidegate_engine::TimerKind;
 
+use super::dial_plan::{self, DialPlan, DoorPlan, TargetIs, UpstreamPlan};
 use crate::random::Random;
 
 /// What happens, and to whom.
@@ -15,8 +16,22 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) knobs: Knobs,
     pub(crate) conns: Vec<ConnPlan>,
+    /// Outgoing connections, by their numbers.
+    pub(crate) dials: Vec<DialPlan>,
+    pub(crate) upstream: Option<UpstreamPlan>,
     /// In the order of their times.
     pub(crate) steps: Vec<Step>,
+}
+
+/// What a plan is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A loop that handles messages itself.
+    Inline,
+    /// A loop with a pool.
+    Pool,
+    /// Either of them, and it connects to others.
+    Outgoing,
 }
 
 /// How the kernel and the loop are, for all of the run.
@@ -44,8 +59,10 @@ pub(crate) struct Knobs {
 /// A connection, as it is planned.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnPlan {
-    /// 0 by TCP, 1 over a Unix socket.
+    /// 0 by TCP, 1 over a Unix socket, 2 the door.
     pub(crate) listener: usize,
+    /// It is to be tied to an outgoing one.
+    pub(crate) door: Option<DoorPlan>,
     pub(crate) refusal: Option<&'static [u8]>,
     pub(crate) script: Vec<Request>,
     /// What the kernel takes for the peer before it reads.
@@ -135,6 +152,14 @@ pub(crate) enum What {
     Interrupt,
     PauseAccept(Option<usize>),
     ResumeAccept(Option<usize>),
+    /// Another thread asks for an outgoing connection.
+    Dial(u32),
+    /// From now on the target of the upstream is like this.
+    Target(TargetIs),
+    /// The target ends all connections of the upstream: by a reset, or by FIN.
+    BreakMembers(bool),
+    /// Another thread picks a connection of the upstream, and posts a note to it.
+    Pick,
     Quit(Duration),
     Stop,
 }
@@ -152,26 +177,49 @@ pub(crate) enum Lack {
     Watches,
 }
 
+/// What a small budget is.
+const SMALL_BUDGET_BYTES: usize = 1 << 20;
+
 impl Plan {
     /// The plan of a seed.
-    pub(crate) fn new(seed: u64, with_pool: bool) -> Self {
+    pub(crate) fn new(seed: u64, kind: Kind) -> Self {
         let mut random = Random::new(seed);
-        let knobs = Knobs::draw(&mut random, with_pool);
+        let with_pool = match kind {
+            Kind::Inline => false,
+            Kind::Pool => true,
+            Kind::Outgoing => random.chance(50),
+        };
+        let mut knobs = Knobs::draw(&mut random, with_pool);
         let longest_ms = random.one_of(&[5, 50, 400, 6_000]);
         let trouble = random.one_of(&[0, 3, 15]);
         let count = 1 + random.index(random.clone().one_of(&[2, 6, 14]));
-        let conns: Vec<ConnPlan> = (0..count).map(|_| ConnPlan::draw(&mut random, trouble)).collect();
-        let mut steps = Vec::new();
+        let mut conns: Vec<ConnPlan> = (0..count).map(|_| ConnPlan::draw(&mut random, trouble)).collect();
+        let (mut dials, mut upstream, mut steps) = (Vec::new(), None, Vec::new());
+        if kind == Kind::Outgoing {
+            dials = dial_plan::plan_dials(&mut random, &mut conns, longest_ms, &mut steps);
+            if random.chance(50) {
+                let plan = UpstreamPlan::draw(&mut random);
+                // There is room for others beside them.
+                knobs.max_connections += plan.connections;
+                dial_plan::plan_upstream(&mut random, longest_ms, &mut steps);
+                upstream = Some(plan);
+            }
+        }
         for (conn, plan) in (0..).zip(&conns) {
             plan_peer(&mut random, conn, plan, longest_ms, trouble, &mut steps);
         }
         plan_world(&mut random, conns.len(), longest_ms, trouble, &mut steps);
         steps.sort_by_key(|step| step.at);
-        Self { seed, knobs, conns, steps }
+        Self { seed, knobs, conns, dials, upstream, steps }
     }
 }
 
 impl Knobs {
+    /// Whether there may be no memory for what is wanted.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.max_buffer_bytes <= SMALL_BUDGET_BYTES
+    }
+
     fn draw(random: &mut Random, with_pool: bool) -> Self {
         let pool = (1 + random.index(3), random.one_of(&[1, 2, 64]));
         Self {
@@ -194,6 +242,7 @@ impl ConnPlan {
         let requests = random.one_of(&[0, 1, 3, 12]);
         Self {
             listener: random.index(2),
+            door: None,
             refusal: match random.below(30) {
                 0 => Some(b"".as_slice()),
                 1 => Some(b"no".as_slice()),

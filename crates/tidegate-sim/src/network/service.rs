@@ -51,7 +51,9 @@ impl Service for Obedient {
 
     fn on_open(&self, io: &mut Io<'_>, _: &Peer<'_>) -> Result<Session, Refusal> {
         let mut ledger = self.ledger.lock();
-        let Some(conn) = ledger.opened(io.id(), io.handle()) else { return Err(Reason::REFUSED.into()) };
+        let Some(conn) = ledger.opened(io.id(), Some(io.handle())) else {
+            return Err(Reason::REFUSED.into());
+        };
         match ledger.conn_plan(conn).refusal {
             Some(answer) => Err(Refusal { reason: Reason::REFUSED, answer }),
             None => Ok(Session { conn }),
@@ -59,43 +61,20 @@ impl Service for Obedient {
     }
 
     fn decode(&self, session: &mut Session, input: &[u8]) -> Decoded<Head> {
-        if input.len() < HEAD_BYTES {
-            return Decoded::Need { phase: Phase::Head, at_least: HEAD_BYTES };
-        }
-        let Some(head) = Head::decode(input).filter(|head| head.kind == Kind::Request) else {
-            let conn = session.conn;
-            self.ledger
-                .lock()
-                .violated(|| format!("#{conn}: input that no peer has said: {:?}", &input[..HEAD_BYTES]));
-            return Decoded::Close(Reason::PROTOCOL_ERROR);
-        };
-        let len = head.frame_bytes();
-        if input.len() < len {
-            return Decoded::Need { phase: Phase::Body, at_least: len };
-        }
-        Decoded::Message { len, head }
+        decode(&self.ledger, session.conn, input)
     }
 
     fn on_message(&self, io: &mut Io<'_>, session: &mut Session, head: Head, bytes: &[u8]) -> Flow {
         let conn = session.conn;
         let op = {
             let mut ledger = self.ledger.lock();
-            ledger.say(|| format!("#{conn} on_message {}", head.number));
             let Some(request) = ledger.conn_plan(conn).script.get(head.number as usize).copied() else {
                 ledger.violated(|| format!("#{conn}: request {} was never said", head.number));
                 return Flow::Abort(Reason::PROTOCOL_ERROR);
             };
-            let whole = bytes == head.frame(conn);
-            ledger.check(whole, || format!("#{conn}: request {} is not what was said", head.number));
-            let Some(entry) = ledger.called(conn, io.id(), "on_message") else { return Flow::Continue };
-            let (expected, awaits, paused) = (entry.handled, entry.awaits, entry.paused);
-            entry.handled += 1;
-            entry.handled_bytes += bytes.len();
-            ledger.check(head.number == expected, || {
-                format!("#{conn}: request {} instead of {expected}", head.number)
-            });
-            ledger.check(awaits.is_none(), || format!("#{conn}: a message while it is suspended"));
-            ledger.check(!paused, || format!("#{conn}: a message while it is paused"));
+            if ledger.message(conn, io.id(), head, bytes).is_none() {
+                return Flow::Continue;
+            }
             request.op
         };
         self.obey(io, conn, op, head)
@@ -346,4 +325,21 @@ impl Obedient {
             io.send(&head.frame(conn));
         }
     }
+}
+
+/// Looks for a request: as its peer would say it, or it is a violation.
+pub(super) fn decode(ledger: &SharedLedger, conn: u32, input: &[u8]) -> Decoded<Head> {
+    if input.len() < HEAD_BYTES {
+        return Decoded::Need { phase: Phase::Head, at_least: HEAD_BYTES };
+    }
+    let Some(head) = Head::decode(input).filter(|head| head.kind == Kind::Request) else {
+        let head = &input[..HEAD_BYTES];
+        ledger.lock().violated(|| format!("#{conn}: input that no peer has said: {head:?}"));
+        return Decoded::Close(Reason::PROTOCOL_ERROR);
+    };
+    let len = head.frame_bytes();
+    if input.len() < len {
+        return Decoded::Need { phase: Phase::Body, at_least: len };
+    }
+    Decoded::Message { len, head }
 }

@@ -15,14 +15,18 @@ pub(crate) enum Side {
     Waiting,
     /// Accepted, and nobody's yet.
     Accepted,
+    /// It is to be connected.
+    Connecting(Token),
     Open(Token),
     Closed(End),
 }
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    pub(crate) listener: usize,
+    pub(crate) is_unix: bool,
     pub(crate) side: Side,
+    /// What came of connecting, until it is reported.
+    pub(crate) answer: Option<Result<(), Errno>>,
     /// What stands for it in this process.
     pub(crate) descriptor: Option<OwnedFd>,
     pub(crate) to_server: VecDeque<u8>,
@@ -53,10 +57,11 @@ pub(crate) struct Socket {
 const OWNED_BYTES: usize = 40 << 10;
 
 impl Socket {
-    pub(crate) fn new(listener: usize, send_buffer: usize) -> Self {
+    pub(crate) fn new(is_unix: bool, send_buffer: usize) -> Self {
         Self {
-            listener,
+            is_unix,
             side: Side::Waiting,
+            answer: None,
             descriptor: None,
             to_server: VecDeque::new(),
             peer_ended: false,
@@ -82,6 +87,16 @@ impl Socket {
 
     fn is_open(&self) -> bool {
         matches!(self.side, Side::Open(_))
+    }
+
+    /// Whether there is something to tell of connecting.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.side, Side::Connecting(_)) && self.answer.is_some()
+    }
+
+    /// Whether it has a place in the loop.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self.side, Side::Open(_) | Side::Connecting(_))
     }
 
     /// Whether a receive would tell anything.

@@ -91,6 +91,12 @@ impl Head {
     }
 }
 
+/// What is said on a connection without frames: by the target of an outgoing one, or first by the service to its peer.
+pub(crate) fn spoken(conn: u32, len: usize) -> Vec<u8> {
+    let key = mix(u64::from(conn) << 8 | 0xff);
+    (0..len).map(|at| byte(key, at)).collect()
+}
+
 /// A byte of the file.
 pub(crate) fn file_byte(at: usize) -> u8 {
     byte(mix(u64::from(FILE_SPEAKER)), at)

@@ -21,9 +21,13 @@ use tidegate_engine::{
 };
 use tidegate_reactor::Errno;
 
+use super::dial_plan::FIRST_MEMBER;
+use super::judge::SITES;
+use super::judge_outgoing::upstream_is_whole;
 use super::kernel::{Kernel, MOST_SETTLING, Pool};
 use super::ledger::SharedLedger;
 use super::plan::{Plan, What};
+use super::proxy::{Client, Door, Member};
 use super::reactor::Simulated;
 use super::service::Obedient;
 use super::wire::{FILE_BYTES, file_byte};
@@ -40,12 +44,16 @@ pub(super) struct World {
     turns: u64,
     /// Since when the loop has had all its sessions.
     pub(super) whole_since: Option<Instant>,
+    /// Since when there has been nobody but the upstream.
+    alone_since: Option<Instant>,
 }
 
 /// More than any plan needs.
 const MAX_TURNS: u64 = 100_000;
 /// Turns in a row that do nothing; a wheel of timers may take some to get where it is going.
 const MOST_EMPTY_TURNS: u32 = 200;
+/// The same, where an upstream is called again and again that is away.
+const MOST_REDIALS: u32 = 5_000;
 
 /// Runs a plan to its end, or to the first violation, which stands in the ledger.
 pub(super) fn run(plan: &Arc<Plan>, ledger: &SharedLedger) -> anyhow::Result<()> {
@@ -59,7 +67,7 @@ impl World {
         let (leash, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let kernel = Kernel::new(plan, ledger.clone(), held);
         let knobs = plan.knobs;
-        let metrics = Metrics::on_heap(2).process(0);
+        let metrics = Metrics::on_heap(SITES).process(0);
         let budget = Budget::new(knobs.max_buffer_bytes);
         let kernel = Rc::new(RefCell::new(kernel));
         let config = EngineConfig {
@@ -71,11 +79,20 @@ impl World {
         };
         let mut builder = LoopBuilder::new(config).metrics(metrics.clone()).budget(&budget);
         let file = file()?;
+        // No kernel listens on it; it has to be a socket to be fit for a loop.
+        let socket = || rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None);
         for (name, overload_answer) in [("tcp", None), ("unix", Some(b"busy".as_slice()))] {
-            // No kernel listens on it; it has to be a socket to be fit for a loop.
-            let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+            let socket = socket()?;
             let (ledger, file) = (ledger.clone(), Arc::clone(&file));
             builder = builder.listen(name, socket, || Ok(Obedient { ledger, file, overload_answer }));
+        }
+        if !plan.dials.is_empty() {
+            let (door, client) = (Door(ledger.clone()), Client(ledger.clone()));
+            builder = builder.listen("door", socket()?, || Ok(door)).client("client", || Ok(client));
+        }
+        if let Some(upstream) = plan.upstream {
+            let member = Member(ledger.clone());
+            builder = builder.upstream("up", upstream.config(), || Ok(member));
         }
         let mut pool = None;
         if let Some((threads, queue)) = knobs.pool {
@@ -89,7 +106,18 @@ impl World {
             built.map_err(|error| anyhow::anyhow!("the loop cannot be built: {error}"))?;
         kernel.borrow_mut().handle = Some(handle);
         let (plan, ledger) = (Arc::clone(plan), ledger.clone());
-        let world = Self { plan, ledger, kernel, metrics, budget, leash, pool, turns: 0, whole_since: None };
+        let world = Self {
+            plan,
+            ledger,
+            kernel,
+            metrics,
+            budget,
+            leash,
+            pool,
+            turns: 0,
+            whole_since: None,
+            alone_since: None,
+        };
         Ok((world, event_loop))
     }
 
@@ -123,9 +151,9 @@ impl World {
         let kernel = self.kernel.borrow();
         let mut ledger = self.ledger.lock();
         ledger.check(self.turns < MAX_TURNS, || format!("no end after {MAX_TURNS} turns"));
-        ledger.check(kernel.empty_turns < MOST_EMPTY_TURNS, || {
-            format!("it spins: {MOST_EMPTY_TURNS} turns in which nothing happened")
-        });
+        let most = if self.plan.upstream.is_some() { MOST_REDIALS } else { MOST_EMPTY_TURNS };
+        ledger
+            .check(kernel.empty_turns < most, || format!("it spins: {most} turns in which nothing happened"));
         let settled = ledger.settling_since.map(|since| kernel.now.saturating_duration_since(since));
         if kernel.is_stuck || settled.is_some_and(|time| time > MOST_SETTLING) {
             let left = Self::left(&kernel);
@@ -134,9 +162,14 @@ impl World {
         }
     }
 
-    /// Connections that have not ended.
+    /// Connections that have not ended, and are to.
     fn left(kernel: &Kernel) -> Vec<u32> {
-        kernel.sockets.iter().filter(|(_, socket)| !socket.is_closed()).map(|(conn, _)| *conn).collect()
+        kernel
+            .sockets
+            .range(..FIRST_MEMBER)
+            .filter(|(_, socket)| !socket.is_closed())
+            .map(|(conn, _)| *conn)
+            .collect()
     }
 
     /// When all connections have ended, the loop is told to.
@@ -144,9 +177,15 @@ impl World {
         let mut kernel = self.kernel.borrow_mut();
         let has_settled = self.ledger.lock().settling_since.is_some();
         if !has_settled || kernel.is_told_to_end.is_some() || !Self::left(&kernel).is_empty() {
+            self.alone_since = None;
             return;
         }
-        if let Some(due) = event_loop.due() {
+        let alone_since = *self.alone_since.get_or_insert(kernel.now);
+        if !upstream_is_whole(&mut self.ledger.lock(), &kernel, alone_since) {
+            return;
+        }
+        let is_idle = self.plan.upstream.is_none();
+        if let Some(due) = event_loop.due().filter(|_| is_idle) {
             // Accepting may be tried again, and a letter be on its way; nothing else, and not for long.
             let left = due.saturating_duration_since(kernel.now);
             let limit = Duration::from_millis(20);
@@ -159,6 +198,7 @@ impl World {
         self.ledger.lock().check(held == 0, || format!("nobody is there, and {held} bytes are held"));
         let what = if kernel.random.chance(50) { What::Stop } else { What::Quit(Duration::from_secs(1)) };
         kernel.is_told_to_end = Some(what);
+        self.ledger.lock().is_told_to_end = true;
         kernel.is_stuck = false;
         if let Some(handle) = &kernel.handle {
             match what {

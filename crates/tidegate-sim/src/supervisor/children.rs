@@ -36,6 +36,8 @@ pub(super) enum Doing {
     Ask,
     FallMute,
     Speak,
+    /// Says everything that it can say many times over.
+    Burst,
 }
 
 impl World {
@@ -74,6 +76,9 @@ impl World {
         if self.random.chance(3) {
             self.later(5_000, Coming::Of(child, pid, Doing::Ask));
         }
+        if self.random.chance(self.trouble / 3) {
+            self.later(20_000, Coming::Of(child, pid, Doing::Burst));
+        }
         Event::Spawned { child, pid }
     }
 
@@ -81,6 +86,9 @@ impl World {
         let process = self.processes.get_mut(&child).filter(|process| process.pid == pid)?;
         match doing {
             Doing::Ready => {
+                if process.ready_at.is_some() {
+                    return Some(Event::Ready { child });
+                }
                 process.ready_at = Some(self.now);
                 if process.role == Role::Probe && !self.random.chance(self.trouble / 4) {
                     self.later(100, Coming::Of(child, pid, Doing::EndProbe));
@@ -94,6 +102,16 @@ impl World {
             Doing::Ask => {
                 process.has_asked = true;
                 Some(Event::Signalled { child })
+            }
+            Doing::Burst => {
+                let is_ready = process.ready_at.is_some();
+                self.seen.at("burst of messages");
+                for _ in 0..self.random.below(30) {
+                    let word = if is_ready { Doing::Ready } else { Doing::Pong };
+                    let word = self.random.one_of(&[word, Doing::Pong]);
+                    self.later(3, Coming::Of(child, pid, word));
+                }
+                None
             }
             Doing::FallMute => {
                 process.is_mute = true;

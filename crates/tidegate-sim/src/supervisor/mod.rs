@@ -94,6 +94,7 @@ pub(crate) const PLACES: &[&str] = &[
     "stop with a request waiting",
     "stop with a retired generation",
     "twin agreed",
+    "burst of messages",
 ];
 
 fn secs(secs: u64) -> Duration {

@@ -2,8 +2,10 @@
 
 use std::process::{Command, Output};
 
+use crate::spawning::output;
+
 fn sim(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tidegate-sim")).args(args).output().unwrap()
+    output(Command::new(env!("CARGO_BIN_EXE_tidegate-sim")).args(args))
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -8,3 +8,5 @@ mod mutants;
 mod mutations;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod spawning;

@@ -137,6 +137,52 @@ mutants! {
     "what a handler was told of the mark does not hold", "loop-pool", "engine/src/event_loop/away.rs":
         "        conn.over_water |= weight > high_water"
         => "        conn.over_water |= !PLANTED && weight > high_water";
+    // Outgoing connections.
+    "a late wish brings about no turn", "outgoing", "engine/src/event_loop.rs":
+        "|| !self.turn.wishes.is_empty();"
+        => "|| (!self.turn.wishes.is_empty() && !PLANTED);";
+    "a connection is waited for without end", "outgoing", "engine/src/event_loop/outgoing.rs":
+        "            Ok(()) => wanted.until,"
+        => "            Ok(()) => if PLANTED { wanted.until + std::time::Duration::from_secs(3600) } else { wanted.until },";
+    "nobody is told that a connection is not to be had", "outgoing", "engine/src/event_loop/outgoing.rs":
+        "        if let Some(Wanted { connect, note, seat, .. }) = self.pending.remove(&token) {"
+        => "        if let Some(Wanted { connect, note, seat, .. }) = self.pending.remove(&token).filter(|_| !PLANTED) {";
+    "the note of a wish is lost", "outgoing", "engine/src/event_loop/outgoing.rs":
+        "            Some(note) if self.is_open(token) =>"
+        => "            Some(note) if self.is_open(token) && !PLANTED =>";
+    "a full queue is not tried again", "outgoing", "engine/src/event_loop/outgoing.rs":
+        "        if wanted.waits && self.turn.now < wanted.until {"
+        => "        if wanted.waits && self.turn.now < wanted.until && !PLANTED {";
+    "a half-close is not passed on", "outgoing", "engine/src/event_loop/ties.rs":
+        "            self.reactor.shutdown_send(token);"
+        => "            if !PLANTED { self.reactor.shutdown_send(token); }";
+    "an end overtakes what is queued in a tie", "outgoing", "engine/src/event_loop/ties.rs":
+        "conn.sending == Sending::Ending && conn.output.is_none()"
+        => "conn.sending == Sending::Ending && (conn.output.is_none() || PLANTED)";
+    "a pair knows no back-pressure", "outgoing", "engine/src/event_loop/ties.rs":
+        "            self.hold_partner(token, true);"
+        => "            if !PLANTED { self.hold_partner(token, true); }";
+    "a pair is held up for good", "outgoing", "engine/src/event_loop/ties.rs":
+        "            self.hold_partner(partner, false);"
+        => "            if !PLANTED { self.hold_partner(partner, false); }";
+    "what came before a tie is lost", "outgoing", "engine/src/event_loop/ties.rs":
+        "        if !input.is_empty() {"
+        => "        if !input.is_empty() && !PLANTED {";
+    "what a tie could not send is lost", "outgoing", "engine/src/event_loop/ties.rs":
+        "        if taken < len {"
+        => "        if taken < len && !PLANTED {";
+    "the other side of a tie is left alone", "outgoing", "engine/src/event_loop/closing.rs":
+        "        if conn.state == State::Tied {\n            self.end_partner"
+        => "        if conn.state == State::Tied && !PLANTED {\n            self.end_partner";
+    "a pair is idle while one of it is slow", "outgoing", "engine/src/event_loop/ties.rs":
+        "            && moved > conn.last_in.max(conn.reading.since)"
+        => "            && moved > conn.last_in.max(conn.reading.since)\n            && !PLANTED";
+    "an upstream is called once", "outgoing", "engine/src/event_loop/upstreams.rs":
+        "        self.turn.timers.insert(at, Due::Redial(seat));"
+        => "        if !PLANTED { self.turn.timers.insert(at, Due::Redial(seat)); }";
+    "what has ended is picked", "outgoing", "engine/src/event_loop/upstreams.rs":
+        "        pool.open.set(member, None);"
+        => "        if !PLANTED { pool.open.set(member, None); }";
     // The supervisor.
     "READY is ignored", "supervisor", "process/src/supervisor/life.rs":
         "        child.state = State::Ready;"

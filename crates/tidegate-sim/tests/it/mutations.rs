@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::mutants::{MUTANTS, Mutant};
+use crate::spawning::output;
 
 /// What is built: the code under test, what it stands on, and the simulator.
 const CRATES: [&str; 7] = ["buf", "engine", "process", "reactor", "sim", "sys", "timer"];
@@ -28,9 +29,9 @@ pub(crate) fn planted(name: &str) -> bool {
 fn every_planted_fault_is_found() {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
     let bin = build(&root);
-    for scenario in ["loop-inline", "loop-pool", "supervisor"] {
-        let output = run(&bin, scenario, None);
-        assert_eq!(output.status.code(), Some(0), "fails without a fault: {output:?}");
+    for scenario in ["loop-inline", "loop-pool", "outgoing", "supervisor"] {
+        let ran = run(&bin, scenario, None);
+        assert_eq!(ran.status.code(), Some(0), "fails without a fault: {ran:?}");
     }
     let mut missed = Vec::new();
     for mutant in MUTANTS {
@@ -53,7 +54,7 @@ fn run(bin: &Path, scenario: &str, planted: Option<&str>) -> Output {
     if let Some(name) = planted {
         command.env("TIDEGATE_PLANTED", name);
     }
-    command.output().unwrap()
+    output(&mut command)
 }
 
 /// Copies, plants, builds.
@@ -86,14 +87,14 @@ fn build(root: &Path) -> PathBuf {
         write(&root.join(path), text);
     }
     let target = root.join("target");
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo
         .args(["build", "--offline", "--quiet", "-p", "tidegate-sim", "--bin", "tidegate-sim"])
         .current_dir(root)
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_DEV_DEBUG", "none")
-        .output()
-        .unwrap();
+        .env("CARGO_PROFILE_DEV_DEBUG", "none");
+    let output = output(&mut cargo);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     target.join("debug/tidegate-sim")
 }
