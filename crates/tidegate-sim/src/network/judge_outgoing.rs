@@ -117,15 +117,15 @@ pub(super) fn judge_tied_end(
     if asked.is_some() || other.asked.is_some() {
         return;
     }
-    let (other_end, other_passed_at) = (sink.side, other.passed);
+    let (other_end, other_passed_at, other_life) = (sink.side, other.passed, other.life);
     // A peer that breaks off has said something before: the other side is sent that first, then FIN or a reset.
-    let outlives = reason == Reason::PEER_RESET && other.life == Life::Open;
-    ledger.check(other.life != Life::Open || outlives, || {
+    let outlives = reason == Reason::PEER_RESET && other_life == Life::Open;
+    ledger.check(other_life != Life::Open || outlives, || {
         format!("#{conn} has ended, and #{partner} is left alone")
     });
     if outlives {
         ledger.seen.at("last words of who broke off");
-    } else if reason == Reason::PEER_RESET {
+    } else if reason == Reason::PEER_RESET && other_life == Life::Closed(Reason::OTHER_SIDE) {
         // With an end before the break nothing of what it said is missing.
         let had_ended = socket.broken == Some(Errno::PIPE);
         let is_right = match other_end {
