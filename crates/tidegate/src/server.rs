@@ -218,7 +218,7 @@ impl ServerBuilder {
     /// As [`listen_named`](Self::listen_named), with options of the socket and its connections. An option that a Unix socket
     /// does not have is an error of the start.
     pub fn listen_with<S: Service>(
-        mut self,
+        self,
         name: impl Into<String>,
         address: impl Into<String>,
         options: ListenOptions,
@@ -232,21 +232,15 @@ impl ServerBuilder {
             }
             _ => Ok(address),
         };
-        match parse_address(&text).and_then(fits) {
-            Ok(address) => self.listeners.push(ListenSpec {
-                name: name.into(),
-                address,
-                options,
-                answers_for_all: false,
-                service: "program".to_owned(),
-                counters: S::COUNTERS,
-                factory: Arc::new(move |_| factory().map(BoxedService::new)),
-            }),
-            Err(reason) => {
-                self.error.get_or_insert(Error::Address { address: text, reason });
-            }
-        }
-        self
+        let address =
+            parse_address(&text).and_then(fits).map_err(|reason| Error::Address { address: text, reason });
+        self.add_listener(
+            name.into(),
+            address,
+            options,
+            S::COUNTERS,
+            Arc::new(move |_| factory().map(BoxedService::new)),
+        )
     }
 
     /// Adds a listener of datagrams at `address` (`"udp:127.0.0.1:7000"`, `"udp:[::1]:7000"`, port 0 for a free one,
@@ -283,7 +277,7 @@ impl ServerBuilder {
     /// As [`listen_datagrams_named`](Self::listen_datagrams_named), with the sizes of the kernel's buffers; any other option
     /// is an error of the start.
     pub fn listen_datagrams_with<S: DatagramService>(
-        mut self,
+        self,
         name: impl Into<String>,
         address: impl Into<String>,
         options: ListenOptions,
@@ -299,18 +293,37 @@ impl ServerBuilder {
             }
             (Ok(address), None) => Ok(address),
         };
-        match parsed {
+        let address = parsed.map_err(|reason| Error::Address { address: text, reason });
+        self.add_listener(
+            name.into(),
+            address,
+            options,
+            S::COUNTERS,
+            Arc::new(move |_| factory().map(BoxedService::of_datagrams)),
+        )
+    }
+
+    /// The first error of all is that of the start.
+    fn add_listener(
+        mut self,
+        name: String,
+        address: Result<Address, Error>,
+        options: ListenOptions,
+        counters: &'static [CounterDef],
+        factory: Factory,
+    ) -> Self {
+        match address {
             Ok(address) => self.listeners.push(ListenSpec {
-                name: name.into(),
+                name,
                 address,
                 options,
                 answers_for_all: false,
                 service: "program".to_owned(),
-                counters: S::COUNTERS,
-                factory: Arc::new(move |_| factory().map(BoxedService::of_datagrams)),
+                counters,
+                factory,
             }),
-            Err(reason) => {
-                self.error.get_or_insert(Error::Address { address: text, reason });
+            Err(error) => {
+                self.error.get_or_insert(error);
             }
         }
         self
