@@ -127,6 +127,13 @@ impl<'a> ResponseEncoder<'a> {
         self
     }
 
+    /// Writes fields that are written already: whole lines, each with its CR LF, or nothing.
+    #[must_use]
+    pub fn lines(self, lines: &[u8]) -> Self {
+        self.out.extend_from_slice(lines);
+        self
+    }
+
     /// Where the next byte will stand in the caller's `Vec`: to find a field again that changes later.
     #[must_use]
     pub const fn position(&self) -> usize {

@@ -1,118 +1,61 @@
-//! Answers that are written when they are needed: errors, redirects, 304, and those of handlers.
+//! `Answer`: what has been decided for a request, and the one place from which it is sent.
 //!
-//! Invariant: every answer says whether the connection stays, and the flow that is returned with it does what it says.
+//! Invariant: every answer leaves through [`finish`], so whatever has to be added to answers, counted or noted about them is
+//! done there and nowhere else.
 
-use tidegate_engine::{Flow, Io, Reason};
-use tidegate_http::{Head, Method, ResponseEncoder, Status, Version, format_http_date};
+use std::sync::Arc;
 
+use tidegate_engine::{Flow, Io};
+use tidegate_http::Status;
+
+use crate::Response;
 use crate::counters;
-use crate::encoded::SERVER;
+use crate::delivery::Delivery;
+use crate::encoded::Encoded;
+use crate::site::Site;
 
-/// How an answer goes to the peer who asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Delivery {
-    pub(crate) method: Method,
-    pub(crate) connection: Connection,
+/// What a request is answered with.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Something that was written before, with the fields of its site.
+    Encoded(Arc<Encoded>),
+    /// Something for this request alone.
+    Response(Response),
 }
 
-/// What an answer says about the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Connection {
-    /// It stays, which HTTP/1.1 takes for granted.
-    Persistent,
-    /// It stays, which HTTP/1.0 has to be told.
-    KeepAlive,
-    /// It ends after this answer.
-    Close,
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self::Response(response)
+    }
 }
 
-impl Connection {
-    /// The field line, if one is needed.
-    pub(crate) const fn field(self) -> Option<&'static [u8]> {
-        match self {
-            Self::Persistent => None,
-            Self::KeepAlive => Some(b"Connection: keep-alive\r\n"),
-            Self::Close => Some(b"Connection: close\r\n"),
+/// Sends an answer, counts it, and says what becomes of the connection.
+#[inline]
+pub(crate) fn finish(io: &mut Io<'_>, site: &Site, delivery: Delivery, answer: Answer) -> Flow {
+    let more = delivery.connection.field();
+    let status = match answer {
+        Answer::Encoded(encoded) => {
+            encoded.send(io, delivery, more);
+            encoded.status()
         }
-    }
-}
-
-impl Delivery {
-    /// As the client asked. A worker that retires keeps no connection, but for what has been received behind this request:
-    /// nothing may be answered after an answer that closes (RFC 9112, section 9.6), so the last one does.
-    #[inline]
-    pub(crate) fn of(head: &Head, io: &Io<'_>) -> Self {
-        let keep = head.keep_alive() && (!io.retiring() || io.has_more_input());
-        let connection = match (keep, head.version()) {
-            (false, _) => Connection::Close,
-            (true, Version::Http11) => Connection::Persistent,
-            (true, Version::Http10) => Connection::KeepAlive,
-        };
-        Self { method: head.method(), connection }
-    }
-
-    /// For an answer after which the framing is lost.
-    pub(crate) const fn last() -> Self {
-        Self { method: Method::Other, connection: Connection::Close }
-    }
-
-    /// The same, closing.
-    pub(crate) const fn closing(self) -> Self {
-        Self { method: self.method, connection: Connection::Close }
-    }
-
-    /// What happens to the connection once the answer has been sent.
-    #[inline]
-    pub(crate) fn flow(self, io: &Io<'_>) -> Flow {
-        match self.connection {
-            Connection::Persistent | Connection::KeepAlive => Flow::Continue,
-            Connection::Close if io.retiring() => Flow::CloseAfterFlush(Reason::SHUTDOWN),
-            Connection::Close => Flow::CloseAfterFlush(Reason::DONE),
+        Answer::Response(response) => {
+            let response = sound(site, response);
+            let status = response.status();
+            response.send(io, delivery, &site.fields, more);
+            status
         }
-    }
-}
-
-/// Sends an answer with these fields and this body, and counts it.
-pub(crate) fn send(
-    io: &mut Io<'_>,
-    delivery: Delivery,
-    status: Status,
-    fields: &[(&str, &str)],
-    body: &[u8],
-) {
+    };
     if let Some(counter) = counters::of_status(status) {
         io.count(counter, 1);
     }
-    let mut out = Vec::with_capacity(256 + body.len());
-    let mut encoder = ResponseEncoder::new(&mut out, status)
-        .field("Server", SERVER)
-        .field("Date", format_http_date(io.unix_time()));
-    for (name, value) in fields {
-        encoder = encoder.field(name, value);
-    }
-    encoder = match delivery.connection {
-        Connection::Persistent => encoder,
-        Connection::KeepAlive => encoder.field("Connection", "keep-alive"),
-        Connection::Close => encoder.field("Connection", "close"),
-    };
-    match delivery.method {
-        // The length that the same GET would have (RFC 9110, section 8.6), which 304 has no need of.
-        Method::Head if status.has_content() => encoder.content_length(body.len() as u64),
-        _ => encoder.body(body),
-    }
-    io.send(&out);
+    delivery.flow(io)
 }
 
-/// Sends the page for a status, and counts it.
-pub(crate) fn send_status(io: &mut Io<'_>, delivery: Delivery, status: Status, fields: &[(&str, &str)]) {
-    let page = format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{status}</title>\n<h1>{status}</h1>\n"
-    );
-    let mut all = vec![("Content-Type", "text/html; charset=utf-8")];
-    all.extend_from_slice(fields);
-    send(io, delivery, status, &all, page.as_bytes());
+/// The response, or a 500 in its place when it would break the framing.
+fn sound(site: &Site, response: Response) -> Response {
+    let Some(fault) = response.fault() else { return response };
+    tracing::error!(status = response.status().code(), fault, "answer is not allowed");
+    site.error(Status::INTERNAL_SERVER_ERROR)
 }
 
 /// What a peer is told for whom there is no descriptor: complete and constant, so that nothing has to be allocated then.

@@ -4,18 +4,18 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidegate_http::{HeadLimits, Status, is_field_value};
 
 use crate::encoded::{Content, Encoded};
-use crate::file_cache::FileCache;
-use crate::files::{DotFiles, Root};
+use crate::files::{DotFiles, FileCache, Files, Root};
+use crate::response::DEFAULT_CONTENT_TYPE;
 use crate::routes::{Handler, Route, Routes};
 use crate::session::Limits;
-use crate::web::{Files, Web};
-use crate::{Request, Response};
+use crate::site::Site;
+use crate::{Request, Response, Web};
 
 /// Says what a [`Web`] serves.
 ///
@@ -80,9 +80,6 @@ pub enum WebError {
     },
 }
 
-/// The type of an answer that names none.
-pub(crate) const DEFAULT_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
-
 impl WebBuilder {
     pub(crate) const fn new() -> Self {
         Self {
@@ -106,7 +103,7 @@ impl WebBuilder {
 
     /// Answers `/` with a page that says what Tidegate is.
     pub fn builtin_site(self) -> Self {
-        self.respond("/", Status::OK, "text/html; charset=utf-8", include_str!("site/index.html"))
+        self.respond("/", Status::OK, "text/html; charset=utf-8", include_str!("welcome.html"))
     }
 
     /// Answers a path with always the same. The path is matched as a whole, decoded, and before files. An empty
@@ -187,8 +184,7 @@ impl WebBuilder {
         let routes = self.routes.into_iter().map(into_route).collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::new(routes).map_err(|path| WebError::Duplicate { path: path.into() })?;
         Ok(Web {
-            routes,
-            files,
+            site: Site { routes, files, fields: Box::default() },
             limits: Limits { head: HeadLimits::default(), max_body_bytes: self.max_body_bytes },
             engine_limits: tidegate_engine::Limits {
                 idle_timeout: Some(self.keep_alive),
@@ -215,7 +211,7 @@ fn into_route((path, planned): (String, Planned)) -> Result<(Box<str>, Route), W
         Planned::Fixed { status, content_type, body } => {
             let fields = [("Content-Type", content_type.as_str())];
             let fields = if status.has_content() { &fields[..] } else { &[] };
-            Route::Fixed(Mutex::new(Encoded::new(status, fields, Content::Inline(&body))))
+            Route::Fixed(Arc::new(Encoded::new(status, fields, Content::Inline(&body))))
         }
     };
     Ok((path.into(), route))

@@ -1,38 +1,40 @@
 //! `Encoded`: an answer that is written once and sent many times.
 //!
-//! Invariant: the bytes are a complete answer, from the status line to the last byte of the body. Only the 29 bytes of the
-//! date ever change, in place, at most once a second; so a request costs one copy to the output and nothing else.
+//! Invariant: the bytes are a complete answer, from the status line to the last byte of the body, or to the end of the head
+//! when the body is a file. They never change; the date is put in while they are copied to the output, so a request costs
+//! that copy and nothing else.
 
 use tidegate_engine::Io;
 use tidegate_http::{HTTP_DATE_LEN, Method, ResponseEncoder, Status, format_http_date};
 
-use crate::answer::Delivery;
-use crate::counters;
+use crate::date::http_date;
+use crate::delivery::Delivery;
+use crate::response::{FileSlice, SERVER};
 
-/// An answer ready to be sent. Without a body of its own it is the head for a body that follows.
+/// An answer ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     status: Status,
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
     /// Where the date stands.
     date_at: usize,
-    /// Where the empty line begins; a `Connection` field goes here.
+    /// Where the empty line begins; fields of the moment go here.
     fields_end: usize,
-    /// The second that the date names.
-    second: u64,
+    /// The body, when it does not stand behind the head.
+    file: Option<FileSlice>,
 }
 
 /// What follows the head.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Content<'a> {
     /// These bytes, kept with the head.
     Inline(&'a [u8]),
-    /// This many bytes that are sent apart from the head.
-    Apart(u64),
+    /// A part of a file.
+    File(FileSlice),
 }
 
 impl Encoded {
-    /// Writes the answer, its date being 1970 until it is sent.
+    /// Writes the answer.
     pub(crate) fn new(status: Status, fields: &[(&str, &str)], content: Content<'_>) -> Self {
         let mut bytes = Vec::new();
         let encoder = ResponseEncoder::new(&mut bytes, status).field("Server", SERVER);
@@ -41,49 +43,43 @@ impl Encoded {
         for (name, value) in fields {
             encoder = encoder.field(name, value);
         }
-        let body_len = match content {
+        let (file, body_len) = match content {
             Content::Inline(body) => {
                 encoder.body(body);
-                if status.has_content() { body.len() } else { 0 }
+                (None, if status.has_content() { body.len() } else { 0 })
             }
-            Content::Apart(len) => {
-                encoder.content_length(len);
-                0
+            Content::File(slice) => {
+                encoder.content_length(slice.len);
+                (Some(slice), 0)
             }
         };
-        bytes.shrink_to_fit();
         let fields_end = bytes.len() - body_len - b"\r\n".len();
-        Self { status, bytes, date_at, fields_end, second: 0 }
+        Self { status, bytes: bytes.into(), date_at, fields_end, file }
     }
 
-    /// Sends the head, and the body if it is kept here and the request wants it. Counts the answer.
+    pub(crate) const fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Sends the head with `more` fields, whole lines, and the body if the request wants it.
     #[inline]
-    pub(crate) fn send(&mut self, io: &mut Io<'_>, delivery: Delivery) {
-        self.set_date(io.unix_time());
-        if let Some(counter) = counters::of_status(self.status) {
-            io.count(counter, 1);
-        }
-        let bytes = if delivery.method == Method::Head {
-            &self.bytes[..self.fields_end + b"\r\n".len()]
+    pub(crate) fn send(&self, io: &mut Io<'_>, delivery: Delivery, more: &[u8]) {
+        let date = http_date(io.unix_time());
+        let (before, rest) = self.bytes.split_at(self.date_at);
+        let rest = &rest[HTTP_DATE_LEN..];
+        let fields = self.fields_end - self.date_at - HTTP_DATE_LEN;
+        let wants_body = delivery.method != Method::Head;
+        if more.is_empty() {
+            let end = if wants_body { rest.len() } else { fields + b"\r\n".len() };
+            io.send_vectored(&[before, &date, &rest[..end]]);
         } else {
-            &self.bytes[..]
-        };
-        match delivery.connection.field() {
-            None => io.send(bytes),
-            Some(field) => {
-                io.send_vectored(&[&bytes[..self.fields_end], field, &bytes[self.fields_end..]]);
-            }
+            let end = if wants_body { rest.len() } else { fields + b"\r\n".len() };
+            io.send_vectored(&[before, &date, &rest[..fields], more, &rest[fields..end]]);
         }
-    }
-
-    #[inline]
-    fn set_date(&mut self, second: u64) {
-        if second != self.second {
-            self.second = second;
-            self.bytes[self.date_at..self.date_at + HTTP_DATE_LEN].copy_from_slice(&format_http_date(second));
+        if let Some(FileSlice { file, offset, len }) = &self.file
+            && wants_body
+        {
+            io.send_file(file.clone(), *offset, *len);
         }
     }
 }
-
-/// The `Server` field. No version: it would tell whom to attack.
-pub(crate) const SERVER: &str = "tidegate";

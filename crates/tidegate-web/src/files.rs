@@ -1,159 +1,144 @@
-//! `Root`: the directory that is served, and the only way to a file under it.
+//! `Files`: the files of a site.
 //!
-//! Invariant: nothing outside the directory is ever opened. Names are resolved by the kernel relative to a descriptor of
-//! the root with `RESOLVE_BENEATH` (openat2(2)), so `..`, absolute names and symbolic links that lead out fail there,
-//! whatever happens to the tree meanwhile. Only regular files come out, and no open ever waits for a writer of a FIFO.
+//! Invariant: what is sent of a file is one state of it; and nothing outside the root is ever opened (see [`root`]).
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
-use rustix::io::Errno;
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use tidegate_engine::Io;
+use tidegate_http::Status;
 
-/// A directory that is served.
+use crate::answer::Answer;
+use crate::counters;
+use crate::exchange::Exchange;
+
+mod cache;
+pub(crate) mod root;
+mod static_file;
+
+pub(crate) use cache::FileCache;
+pub(crate) use root::{DotFiles, Root};
+
+use root::{OpenError, Opened};
+use static_file::{Identity, StaticFile};
+
+/// The files that are served. The cache's lock is held for a look-up, and a loop has the service to itself.
 #[derive(Debug)]
-pub(crate) struct Root {
-    dir: OwnedFd,
-    dot_files: DotFiles,
+pub(crate) struct Files {
+    pub(crate) root: Root,
+    pub(crate) cache: Mutex<FileCache>,
 }
 
-/// What is done with names that begin with a dot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DotFiles {
-    /// They do not exist, but for `.well-known` (RFC 8615).
-    Hidden,
-    /// They are files as others are.
-    Served,
-}
-
-/// What a path names.
-#[derive(Debug)]
-pub(crate) enum Opened {
-    /// A regular file, open for reading.
-    File(OwnedFd, Stat),
-    /// A directory; the path did not end with a slash.
-    Directory,
-}
-
-/// Why a path is not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OpenError {
-    /// There is nothing, nothing regular, or nothing beneath the root.
-    NotFound,
-    /// It may not be read.
-    Forbidden,
-    /// No descriptor or no memory is left.
-    Exhausted,
-    /// Something else, which is the server's fault.
-    Failed(Errno),
-}
-
-/// The file of a directory that is named by a path with a slash at its end.
-const INDEX: &[u8] = b"index.html";
-/// How often an open is tried that a concurrent rename disturbed (EAGAIN of openat2(2)).
-const ATTEMPTS: usize = 8;
-
-impl Root {
-    /// Opens the directory, and makes sure that the kernel can resolve beneath it (Linux 5.6).
-    pub(crate) fn open(path: &Path, dot_files: DotFiles) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(CWD, path, flags, Mode::empty())?;
-        openat2(&dir, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), RESOLVE)?;
-        Ok(Self { dir, dot_files })
-    }
-
-    /// Opens what a normalised relative path names: `index.html` of a directory when it is empty or ends with a slash.
-    pub(crate) fn open_file(&self, path: &[u8]) -> Result<Opened, OpenError> {
-        if self.dot_files == DotFiles::Hidden && is_hidden(path) {
-            return Err(OpenError::NotFound);
+impl Files {
+    /// Decides what answers a `GET` or `HEAD` for a normalised relative path.
+    pub(crate) fn answer(&self, io: &mut Io<'_>, exchange: &Exchange<'_>, path: &[u8]) -> Answer {
+        let now = exchange.unix_time;
+        if let Some(file) = self.cache().fresh(path, now) {
+            return file.answer(exchange);
         }
-        let names_directory = path.is_empty() || path.ends_with(b"/");
-        let fd = if names_directory {
-            self.open_beneath(&[path, INDEX].concat())?
-        } else {
-            self.open_beneath(path)?
-        };
-        let stat = fstat(&fd).map_err(OpenError::from)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(Opened::File(fd, stat)),
-            FileType::Directory if !names_directory => Ok(Opened::Directory),
-            _ => Err(OpenError::NotFound),
+        io.count(counters::FILES_OPENED, 1);
+        let mut opened = self.root.open_file(path);
+        if let Err(OpenError::Exhausted) = opened {
+            // The files that are kept open are the ones to give back first.
+            self.cache().clear();
+            opened = self.root.open_file(path);
         }
-    }
-
-    fn open_beneath(&self, path: &[u8]) -> Result<OwnedFd, OpenError> {
-        // NONBLOCK is for FIFOs and devices; it changes nothing for regular files.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let mut last = Errno::AGAIN;
-        for _ in 0..ATTEMPTS {
-            match openat2(&self.dir, path, flags, Mode::empty(), RESOLVE) {
-                Ok(fd) => return Ok(fd),
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => {
-                    last = errno;
-                    break;
+        match opened {
+            Ok(Opened::File(fd, stat)) => {
+                let identity = Identity::of(&stat);
+                if let Some(file) = self.cache().confirm(path, identity, now) {
+                    return file.answer(exchange);
+                }
+                // Read without the lock: this is the disk.
+                match StaticFile::new(fd, identity, type_path(path), now, &exchange.site.fields) {
+                    Ok(file) => self.cache().insert(path, file, now).answer(exchange),
+                    Err(error) => {
+                        tracing::warn!(path = %path.escape_ascii(), %error, "file cannot be read");
+                        exchange.site.error(Status::INTERNAL_SERVER_ERROR).into()
+                    }
                 }
             }
+            Ok(Opened::Directory) => {
+                let location = directory_location(path, exchange.query());
+                exchange.site.error(Status::MOVED_PERMANENTLY).header("Location", location).into()
+            }
+            Err(error) => {
+                self.cache().remove(path);
+                answer_open_error(io, exchange, path, error)
+            }
         }
-        Err(last.into())
+    }
+
+    fn cache(&self) -> MutexGuard<'_, FileCache> {
+        // Nothing in the cache can be half done when a thread panics: its methods do not.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
-
-fn is_hidden(path: &[u8]) -> bool {
-    path.split(|&b| b == b'/').any(|segment| segment.starts_with(b".") && segment != b".well-known")
-}
-
-impl From<Errno> for OpenError {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            // XDEV is what RESOLVE_BENEATH says to a way out, LOOP what it says to a magic link, NXIO what a socket says,
-            // INVAL and ILSEQ what a name says that can be no name.
-            Errno::NOENT
-            | Errno::NOTDIR
-            | Errno::NAMETOOLONG
-            | Errno::LOOP
-            | Errno::XDEV
-            | Errno::NXIO
-            | Errno::NODEV
-            | Errno::INVAL
-            | Errno::ILSEQ => Self::NotFound,
-            Errno::ACCESS | Errno::PERM => Self::Forbidden,
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => Self::Exhausted,
-            other => Self::Failed(other),
+fn answer_open_error(io: &mut Io<'_>, exchange: &Exchange<'_>, path: &[u8], error: OpenError) -> Answer {
+    let site = exchange.site;
+    let response = match error {
+        OpenError::NotFound => site.error(Status::NOT_FOUND),
+        OpenError::Forbidden => site.error(Status::FORBIDDEN),
+        OpenError::Exhausted => {
+            io.count(counters::DESCRIPTORS_EXHAUSTED, 1);
+            site.error(Status::SERVICE_UNAVAILABLE).header("Retry-After", "1")
         }
-    }
+        OpenError::Failed(errno) => {
+            tracing::warn!(path = %path.escape_ascii(), error = %errno, "file cannot be opened");
+            site.error(Status::INTERNAL_SERVER_ERROR)
+        }
+    };
+    response.into()
 }
+
+/// The name whose extension gives the type.
+fn type_path(path: &[u8]) -> &Path {
+    if path.is_empty() || path.ends_with(b"/") {
+        return Path::new("index.html");
+    }
+    Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+/// Where a directory is that was asked for without its slash. Built from the normalised path: what was sent could begin
+/// with two slashes, which a client would take for another host.
+fn directory_location(path: &[u8], query: Option<&[u8]>) -> String {
+    let mut location = format!("/{}/", percent_encode(path, PATH));
+    if let Some(query) = query {
+        location.push('?');
+        // Encodes nothing that a target may hold, so the query stays as it was sent.
+        location.extend(percent_encode(query, CONTROLS));
+    }
+    location
+}
+
+/// What is encoded in a path (RFC 3986, section 3.3).
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn dot_files_are_hidden_at_every_depth_but_well_known() {
-        for path in [".env", "a/.git/config", ".", "..", ".git/", "a/.b"] {
-            assert!(is_hidden(path.as_bytes()), "{path}");
-        }
-        for path in ["", "a", "a.b/c.", ".well-known/acme-challenge/x", "a/"] {
-            assert!(!is_hidden(path.as_bytes()), "{path}");
-        }
-        assert!(is_hidden(b".well-known/.x") && is_hidden(b".well-known2"));
-    }
-
-    #[test]
-    fn errnos_become_what_the_client_is_told() {
-        assert_eq!(OpenError::from(Errno::ACCESS), OpenError::Forbidden);
-        assert_eq!(OpenError::from(Errno::XDEV), OpenError::NotFound);
-        assert_eq!(OpenError::from(Errno::MFILE), OpenError::Exhausted);
-        assert_eq!(OpenError::from(Errno::IO), OpenError::Failed(Errno::IO));
-    }
-
-    #[test]
-    fn a_root_that_is_a_file_is_an_error() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Root::open(file.path(), DotFiles::Hidden).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+    fn a_redirect_stays_on_this_host_and_keeps_the_query() {
+        assert_eq!(directory_location(b"evil.example", None), "/evil.example/");
+        assert_eq!(directory_location(b"a b/c%\xff", Some(b"x=%20&y")), "/a%20b/c%25%FF/?x=%20&y");
     }
 }

@@ -22,17 +22,22 @@
 mod answer;
 mod builder;
 mod counters;
+mod date;
+mod delivery;
 mod encoded;
-mod file_cache;
+mod exchange;
 mod files;
 mod request;
+mod response;
 mod routes;
 mod session;
-mod static_file;
+mod site;
 mod web;
 
 pub use builder::{WebBuilder, WebError};
-pub use request::{Request, Response};
+pub use exchange::Client;
+pub use request::Request;
+pub use response::{Body, FileSlice, Part, Response};
 pub use session::{Message, Session};
 pub use tidegate_http::{Method, Status};
 pub use web::Web;

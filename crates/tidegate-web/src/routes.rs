@@ -4,12 +4,11 @@
 //! any hash.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use tidegate_engine::Io;
-
-use crate::answer::Delivery;
+use crate::answer::Answer;
 use crate::encoded::Encoded;
+use crate::exchange::Exchange;
 use crate::{Request, Response};
 
 /// The routes of a service.
@@ -20,8 +19,8 @@ pub(crate) struct Routes {
 
 /// What answers a path.
 pub(crate) enum Route {
-    /// Always the same. The lock is for the date; it is held for one copy, and the service of a loop has it to itself.
-    Fixed(Mutex<Encoded>),
+    /// Always the same.
+    Fixed(Arc<Encoded>),
     /// Whatever the function says.
     Handler(Handler),
 }
@@ -48,11 +47,15 @@ impl Routes {
     }
 }
 
-/// Sends a fixed answer.
-#[inline]
-pub(crate) fn send_fixed(encoded: &Mutex<Encoded>, io: &mut Io<'_>, delivery: Delivery) {
-    // A date half written by a panic would be written again in the next second.
-    encoded.lock().unwrap_or_else(PoisonError::into_inner).send(io, delivery);
+impl Route {
+    /// Decides what answers a request for `path`, under which the route was found.
+    #[inline]
+    pub(crate) fn answer(&self, exchange: &Exchange<'_>, path: &str) -> Answer {
+        match self {
+            Self::Fixed(encoded) => Answer::Encoded(Arc::clone(encoded)),
+            Self::Handler(handler) => Answer::Response(handler(&Request { exchange, path })),
+        }
+    }
 }
 
 impl fmt::Debug for Route {

@@ -22,7 +22,7 @@ pub(crate) fn admin(source: &StatusSource) -> Result<Web, WebError> {
         .build()
 }
 
-fn answer(status: Status, content_type: &str, body: impl Into<Vec<u8>>) -> Response {
+fn answer(status: Status, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
     // What is true now may not be in a second, so nobody keeps it.
     Response::new(status)
         .header("Content-Type", content_type)

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::Stat;
-use tidegate_engine::Io;
-use tidegate_http::{
-    EntityTag, Head, Method, Precondition, Status, Validators, evaluate_preconditions, format_http_date,
-};
+use tidegate_http::{EntityTag, Precondition, Status, Validators, evaluate_preconditions, format_http_date};
 
-use crate::answer::{self, Delivery};
+use crate::Response;
+use crate::answer::Answer;
 use crate::encoded::{Content, Encoded};
+use crate::exchange::Exchange;
+use crate::response::FileSlice;
 
 /// Files up to this size are sent from memory. Below it a copy is cheaper than a second system call.
 pub(crate) const MAX_INLINE_BYTES: u64 = 16 << 10;
@@ -29,10 +29,8 @@ pub(crate) struct StaticFile {
     /// Seconds since 1970; none for a file from before then.
     last_modified: Option<u64>,
     last_modified_text: Option<String>,
-    /// The head, and the body of a small file.
-    answer: Encoded,
-    /// The body of a large file, and its size.
-    body: Option<(Arc<OwnedFd>, u64)>,
+    /// The whole file.
+    answer: Arc<Encoded>,
 }
 
 /// What tells one state of a file from another.
@@ -82,7 +80,13 @@ impl Identity {
 
 impl StaticFile {
     /// Prepares the answers for an open file. `path` gives the type; `now` is the wall clock.
-    pub(crate) fn new(fd: OwnedFd, identity: Identity, path: &Path, now: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        fd: OwnedFd,
+        identity: Identity,
+        path: &Path,
+        now: u64,
+        site: &[(Box<str>, Box<str>)],
+    ) -> io::Result<Self> {
         let etag = identity.etag();
         // A time in the future is not to be told (RFC 9110, section 8.8.2.1).
         let last_modified = u64::try_from(identity.modified.seconds).ok().map(|seconds| seconds.min(now));
@@ -93,52 +97,46 @@ impl StaticFile {
         if let Some(text) = &last_modified_text {
             fields.push(("Last-Modified", text.as_str()));
         }
-        let (answer, body) = if identity.size <= MAX_INLINE_BYTES {
+        fields.extend(site.iter().map(|(name, value)| (&**name, &**value)));
+        let answer = if identity.size <= MAX_INLINE_BYTES {
             let bytes = read_up_to(&fd, identity.size)?;
-            (Encoded::new(Status::OK, &fields, Content::Inline(&bytes)), None)
+            Encoded::new(Status::OK, &fields, Content::Inline(&bytes))
         } else {
-            let answer = Encoded::new(Status::OK, &fields, Content::Apart(identity.size));
-            (answer, Some((Arc::new(fd), identity.size)))
+            let slice = FileSlice { file: Arc::new(fd), offset: 0, len: identity.size };
+            Encoded::new(Status::OK, &fields, Content::File(slice))
         };
-        Ok(Self { identity, etag, last_modified, last_modified_text, answer, body })
+        Ok(Self { identity, etag, last_modified, last_modified_text, answer: Arc::new(answer) })
     }
 
     pub(crate) const fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Answers a `GET` or `HEAD`.
+    /// Decides what answers a `GET` or `HEAD`.
     #[inline]
-    pub(crate) fn send(&mut self, io: &mut Io<'_>, head: &Head, bytes: &[u8], delivery: Delivery) {
-        if head.is_conditional() {
-            match self.precondition(head, bytes) {
+    pub(crate) fn answer(&self, exchange: &Exchange<'_>) -> Answer {
+        if exchange.head.is_conditional() {
+            match self.precondition(exchange) {
                 Precondition::Proceed => {}
-                Precondition::NotModified => return self.send_not_modified(io, delivery),
-                Precondition::Failed => {
-                    return answer::send_status(io, delivery, Status::PRECONDITION_FAILED, &[]);
-                }
+                Precondition::NotModified => return self.not_modified().into(),
+                Precondition::Failed => return exchange.site.error(Status::PRECONDITION_FAILED).into(),
             }
         }
-        self.answer.send(io, delivery);
-        if let Some((file, size)) = &self.body
-            && delivery.method != Method::Head
-        {
-            io.send_file(Arc::clone(file), 0, *size);
-        }
+        Answer::Encoded(Arc::clone(&self.answer))
     }
 
-    fn precondition(&self, head: &Head, bytes: &[u8]) -> Precondition {
+    fn precondition(&self, exchange: &Exchange<'_>) -> Precondition {
         let state =
             Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.last_modified };
-        evaluate_preconditions(head.method(), &head.fields(bytes), &state)
+        evaluate_preconditions(exchange.method(), &exchange.head.fields(exchange.bytes), &state)
     }
 
-    fn send_not_modified(&self, io: &mut Io<'_>, delivery: Delivery) {
-        let mut fields = vec![("ETag", self.etag.as_str())];
-        if let Some(text) = &self.last_modified_text {
-            fields.push(("Last-Modified", text.as_str()));
+    fn not_modified(&self) -> Response {
+        let response = Response::new(Status::NOT_MODIFIED).header("ETag", self.etag.clone());
+        match &self.last_modified_text {
+            Some(text) => response.header("Last-Modified", text.clone()),
+            None => response,
         }
-        answer::send(io, delivery, Status::NOT_MODIFIED, &fields, b"");
     }
 }
 

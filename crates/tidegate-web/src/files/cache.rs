@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::static_file::{Identity, StaticFile};
+use super::static_file::{Identity, StaticFile};
 
 /// The cache. Paths are normalised and relative to the root.
 #[derive(Debug)]
