@@ -8,10 +8,12 @@ pub(crate) const TOKEN: u8 = 1;
 pub(crate) const TARGET: u8 = 2;
 /// `?`, which ends the path.
 pub(crate) const QUERY: u8 = 4;
-/// A byte of a host with an optional port: `reg-name`, `IPv4address`, `IP-literal`, `:` (RFC 9110, section 7.2).
-pub(crate) const HOST: u8 = 8;
+/// A byte of a host name: `unreserved` of RFC 3986, section 2.3.
+pub(crate) const NAME: u8 = 8;
 /// A byte that a normalised path may hold without a further look: neither `%` nor `/` nor `.`.
 pub(crate) const PLAIN: u8 = 16;
+/// `.`, which parts the labels of a name.
+pub(crate) const DOT: u8 = 32;
 
 pub(crate) static CLASS: [u8; 256] = class_table();
 
@@ -106,8 +108,11 @@ const fn class_of(byte: u8) -> u8 {
     if byte == b'?' {
         class |= QUERY;
     }
-    if alphanumeric || is_one_of(byte, b"-._~!$&'()*+,;=%:[]") {
-        class |= HOST;
+    if alphanumeric || is_one_of(byte, b"-._~") {
+        class |= NAME;
+    }
+    if byte == b'.' {
+        class |= DOT;
     }
     if byte != b'%' && byte != b'/' && byte != b'.' && byte != 0 {
         class |= PLAIN;

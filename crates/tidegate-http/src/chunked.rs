@@ -5,24 +5,30 @@
 //!  [ Start ] ----> [ Size ] --+--> [ SizeLf ] -------------> [ Data ] -----+
 //!      ^              | ;     | CR     |                                   v
 //!      |              v       |        | LF, size = 0                  [ DataCr ]
-//!      |       [ Extension ]--+        v                                   | CR
+//!      |       ( extensions )-+        v                                   | CR
 //!      |                         [ TrailerStart ] <---+                    v
 //!      +---------------------------- | ---- | ------- | --- LF ------- [ DataLf ]
 //!                                 CR |      | token   | LF
 //!                                    v      v         |
-//!                               [ EndLf ] [ Trailer ] -CR-> [ TrailerLf ]
+//!                               [ EndLf ] [ TrailerName ] -:-> [ TrailerValue ] -CR-> [ TrailerLf ]
 //!                                    | LF
 //!                                    v
 //!                                 [ End ]
+//!
+//!  extensions: [ ExtensionStart ] token [ ExtensionName ] = [ ValueStart ] token [ ValueToken ]
+//!                       ^                  |  ;                       | "            |  ;
+//!                       +------------------+----- [ AfterValue ] <-- [ Quoted ]      |
+//!                       +------------------------------------------------------------+
 //! ```
 //!
-//! Invariant: only CR LF ends a line. Extensions and trailers are read and dropped, up to a limit for the whole body. The
-//! data is not limited here; the caller counts it.
+//! Invariant: only CR LF ends a line, and every byte of a line has its place in the grammar, although extensions and
+//! trailers are dropped: what one program takes for a trailer another may take for a request. They have one limit for the
+//! whole body. The data is not limited here; the caller counts it.
 
 use core::ops::Range;
 
-use crate::HttpError;
 use crate::bytes::{TOKEN, class};
+use crate::{Head, HeadLimits, HttpError};
 
 /// Decodes a chunked body. [`ChunkedDecoder::step`] is called until it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +36,8 @@ pub struct ChunkedDecoder {
     state: State,
     /// Bytes of the current chunk that have not come.
     left: u64,
-    /// Bytes of extensions and trailers so far; at most `MAX_OVERHEAD_BYTES`.
-    overhead: u16,
+    /// Bytes of extensions and trailers that may still come.
+    overhead_left: u32,
     /// Digits of the current size; at most `MAX_SIZE_DIGITS`, so that `left` does not overflow.
     digits: u8,
 }
@@ -51,21 +57,29 @@ pub struct ChunkStep {
 enum State {
     Start,
     Size,
-    SizeBlank,
-    Extension,
+    /// Blanks (BWS) before the semicolon of an extension; they may stand nowhere else in front of a line's end.
+    BeforeSemicolon,
+    ExtensionStart,
+    ExtensionName,
+    /// Blanks behind a name: a `=` or the next extension must follow.
+    AfterName,
+    ValueStart,
+    ValueToken,
+    Quoted,
+    QuotedPair,
+    AfterValue,
     SizeLf,
     Data,
     DataCr,
     DataLf,
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     EndLf,
     End,
 }
 
-/// All extensions and trailers of a body together.
-const MAX_OVERHEAD_BYTES: u16 = 8 << 10;
 /// 64 bits in hexadecimal, leading zeros included.
 const MAX_SIZE_DIGITS: u8 = 16;
 
@@ -76,10 +90,24 @@ impl Default for ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// A decoder at the start of a body.
+    /// A decoder at the start of a body, with 4 KiB for extensions and trailers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Start, left: 0, overhead: 0, digits: 0 }
+        Self::with_max_overhead(4 << 10)
+    }
+
+    /// A decoder at the start of a body, with so many bytes for extensions and trailers in all.
+    #[must_use]
+    pub const fn with_max_overhead(max_bytes: u32) -> Self {
+        Self { state: State::Start, left: 0, overhead_left: max_bytes, digits: 0 }
+    }
+
+    /// A decoder for the body behind `head`, with what the empty lines before the head have left of
+    /// [`HeadLimits::max_overhead_bytes`].
+    #[must_use]
+    pub fn for_request(head: &Head, limits: &HeadLimits) -> Self {
+        let left = limits.max_overhead_bytes.saturating_sub(head.empty_line_bytes());
+        Self::with_max_overhead(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
     /// Goes through `input` up to the end of the first run of data, the end of the body or the end of the input.
@@ -88,8 +116,8 @@ impl ChunkedDecoder {
     ///
     /// # Errors
     ///
-    /// [`HttpError::Chunk`] for what breaks the grammar, [`HttpError::ChunkOverhead`] for more than 8 KiB of extensions and
-    /// trailers.
+    /// [`HttpError::Chunk`] for what breaks the grammar, [`HttpError::ChunkOverhead`] for more extensions and trailers than
+    /// the limit.
     pub fn step(&mut self, input: &[u8]) -> Result<ChunkStep, HttpError> {
         let mut at = 0;
         while at < input.len() && self.state != State::End {
@@ -104,6 +132,9 @@ impl ChunkedDecoder {
                 return Ok(ChunkStep { consumed: at + take, data: at..at + take, done: false });
             }
             self.state = self.next(input[at])?;
+            if self.state.is_overhead() {
+                self.overhead_left = self.overhead_left.checked_sub(1).ok_or(HttpError::ChunkOverhead)?;
+            }
             at += 1;
         }
         Ok(ChunkStep { consumed: at, data: at..at, done: self.state == State::End })
@@ -111,21 +142,12 @@ impl ChunkedDecoder {
 
     /// The transition for one byte outside the data.
     fn next(&mut self, byte: u8) -> Result<State, HttpError> {
-        use State::{
-            Data, DataCr, DataLf, End, EndLf, Extension, Size, SizeBlank, SizeLf, Start, Trailer, TrailerLf,
-            TrailerStart,
-        };
-        let in_line = (byte >= b' ' && byte != 0x7f) || byte == b'\t';
+        use State::{Data, DataCr, DataLf, End, EndLf, Size, SizeLf, Start, TrailerStart};
         match (self.state, byte) {
             (Start | Size, _) if byte.is_ascii_hexdigit() => {
                 self.push_digit(byte)?;
                 Ok(Size)
             }
-            (Size | Extension, b'\r') => Ok(SizeLf),
-            (Size | SizeBlank, b';') => self.overhead(Extension),
-            // Blanks may stand before the semicolon only (BWS).
-            (Size | SizeBlank, b' ' | b'\t') => self.overhead(SizeBlank),
-            (Extension | Trailer, _) if in_line => self.overhead(self.state),
             (SizeLf, b'\n') if self.left == 0 => Ok(TrailerStart),
             (SizeLf, b'\n') => Ok(Data),
             (DataCr, b'\r') => Ok(DataLf),
@@ -133,12 +155,10 @@ impl ChunkedDecoder {
                 self.digits = 0;
                 Ok(Start)
             }
-            (TrailerStart, b'\r') => Ok(EndLf),
-            (TrailerStart, _) if class(byte) & TOKEN != 0 => self.overhead(Trailer),
-            (Trailer, b'\r') => Ok(TrailerLf),
-            (TrailerLf, b'\n') => Ok(TrailerStart),
             (EndLf, b'\n') => Ok(End),
-            _ => Err(HttpError::Chunk),
+            (state, _) => {
+                state.next_of_extension(byte).or_else(|| state.next_of_trailer(byte)).ok_or(HttpError::Chunk)
+            }
         }
     }
 
@@ -154,12 +174,66 @@ impl ChunkedDecoder {
         self.left = (self.left << 4) | u64::from(digit);
         Ok(())
     }
+}
 
-    const fn overhead(&mut self, next: State) -> Result<State, HttpError> {
-        if self.overhead == MAX_OVERHEAD_BYTES {
-            return Err(HttpError::ChunkOverhead);
+impl State {
+    /// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ) CRLF` (RFC 9112, section 7.1.1).
+    fn next_of_extension(self, byte: u8) -> Option<Self> {
+        use State::{
+            AfterName, AfterValue, BeforeSemicolon, ExtensionName, ExtensionStart, Quoted, QuotedPair, Size,
+            SizeLf, ValueStart, ValueToken,
+        };
+        let token = class(byte) & TOKEN != 0;
+        match (self, byte) {
+            (Size | ExtensionName | ValueToken | AfterValue, b'\r') => Some(SizeLf),
+            (Size | BeforeSemicolon | ExtensionName | AfterName | ValueToken | AfterValue, b';') => {
+                Some(ExtensionStart)
+            }
+            (Size | BeforeSemicolon | ValueToken | AfterValue, b' ' | b'\t') => Some(BeforeSemicolon),
+            (ExtensionStart | ValueStart, b' ' | b'\t') => Some(self),
+            (ExtensionStart | ExtensionName, _) if token => Some(ExtensionName),
+            (ExtensionName | AfterName, b' ' | b'\t') => Some(AfterName),
+            (ExtensionName | AfterName, b'=') => Some(ValueStart),
+            (ValueStart | ValueToken, _) if token => Some(ValueToken),
+            (ValueStart, b'"') => Some(Quoted),
+            (Quoted, b'"') => Some(AfterValue),
+            (Quoted, b'\\') => Some(QuotedPair),
+            (Quoted | QuotedPair, _) if is_line_byte(byte) => Some(Quoted),
+            _ => None,
         }
-        self.overhead += 1;
-        Ok(next)
     }
+
+    /// `*( field-line CRLF ) CRLF` (RFC 9112, section 7.1.2).
+    fn next_of_trailer(self, byte: u8) -> Option<Self> {
+        use State::{EndLf, TrailerLf, TrailerName, TrailerStart, TrailerValue};
+        match (self, byte) {
+            (TrailerStart, b'\r') => Some(EndLf),
+            (TrailerStart | TrailerName, _) if class(byte) & TOKEN != 0 => Some(TrailerName),
+            (TrailerName, b':') => Some(TrailerValue),
+            (TrailerValue, b'\r') => Some(TrailerLf),
+            (TrailerValue, _) if is_line_byte(byte) => Some(TrailerValue),
+            (TrailerLf, b'\n') => Some(TrailerStart),
+            _ => None,
+        }
+    }
+
+    /// Whether the byte that led here says nothing about the data.
+    const fn is_overhead(self) -> bool {
+        !matches!(
+            self,
+            Self::Start
+                | Self::Size
+                | Self::SizeLf
+                | Self::Data
+                | Self::DataCr
+                | Self::DataLf
+                | Self::TrailerStart
+                | Self::EndLf
+                | Self::End
+        )
+    }
+}
+
+const fn is_line_byte(byte: u8) -> bool {
+    (byte >= b' ' && byte != 0x7f) || byte == b'\t'
 }

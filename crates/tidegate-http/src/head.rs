@@ -3,7 +3,9 @@
 //! Invariant: a `Head` borrows nothing and stays valid as long as the same bytes are given to its methods. It keeps what
 //! every request needs; other fields are looked up in [`Head::fields`] when somebody asks.
 
-use crate::{Fields, HttpError, Method};
+use core::ops::Range;
+
+use crate::{Fields, Host, HttpError, Method};
 
 /// How large a request head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +16,20 @@ pub struct HeadLimits {
     pub max_target_bytes: usize,
     /// Field lines; more: 431. Default 100.
     pub max_fields: usize,
-    /// Empty lines before the request line, which old clients send after a body (RFC 9112, section 2.2); more: 400.
-    /// Default 4.
-    pub max_empty_lines: usize,
+    /// Bytes of a request that say nothing: the empty lines before the request line, which old clients send after a body
+    /// (RFC 9112, section 2.2), and the extensions and trailers of a chunked body. In all; more: 400 for the lines, 431 for
+    /// the others. Default 4 KiB.
+    pub max_overhead_bytes: usize,
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { max_head_bytes: 16 << 10, max_target_bytes: 8 << 10, max_fields: 100, max_empty_lines: 4 }
+        Self {
+            max_head_bytes: 16 << 10,
+            max_target_bytes: 8 << 10,
+            max_fields: 100,
+            max_overhead_bytes: 4 << 10,
+        }
     }
 }
 
@@ -61,6 +69,11 @@ pub struct Head {
     pub(crate) version: Version,
     pub(crate) flags: u8,
     pub(crate) body: BodyFraming,
+    /// Where the request line begins: what stands before it are empty lines.
+    pub(crate) start: usize,
+    /// The host with its port is `host_start..host_end`, in the target or in the `Host` field; empty when there is none.
+    pub(crate) host_start: usize,
+    pub(crate) host_end: usize,
     /// The path is `path_start..path_end`; empty for an absolute-form without one.
     pub(crate) path_start: usize,
     pub(crate) path_end: usize,
@@ -79,6 +92,10 @@ pub(crate) const EXPECT_CONTINUE: u8 = 2;
 pub(crate) const EXPECT_OTHER: u8 = 4;
 /// There is at least one precondition.
 pub(crate) const CONDITIONAL: u8 = 8;
+/// There is a `Range`.
+pub(crate) const RANGE: u8 = 16;
+/// There is an `Accept-Encoding`.
+pub(crate) const ACCEPT_ENCODING: u8 = 32;
 
 impl Head {
     /// The method.
@@ -100,7 +117,7 @@ impl Head {
     }
 
     /// Whether the client wants to keep the connection (RFC 9112, section 9.3): in HTTP/1.1 unless it says `close`, in
-    /// HTTP/1.0 only when it says `keep-alive`.
+    /// HTTP/1.0 only when it says `keep-alive`. Never behind a `CONNECT`.
     #[must_use]
     pub const fn keep_alive(&self) -> bool {
         self.flags & KEEP_ALIVE != 0
@@ -124,18 +141,59 @@ impl Head {
         self.flags & CONDITIONAL != 0
     }
 
+    /// Whether `Range` is there.
+    #[must_use]
+    pub const fn has_range(&self) -> bool {
+        self.flags & RANGE != 0
+    }
+
+    /// Whether `Accept-Encoding` is there.
+    #[must_use]
+    pub const fn has_accept_encoding(&self) -> bool {
+        self.flags & ACCEPT_ENCODING != 0
+    }
+
+    /// How many bytes of empty lines stand before the request line. They count for
+    /// [`HeadLimits::max_overhead_bytes`].
+    #[must_use]
+    pub const fn empty_line_bytes(&self) -> usize {
+        self.start
+    }
+
     /// How many bytes of the input the head takes, with the empty lines before it and the one after it. Never 0.
     #[must_use]
     pub const fn end(&self) -> usize {
         self.end
     }
 
-    /// The path as it was sent: not decoded, not normalised. `/` for an absolute-form without a path; the whole target for
-    /// the asterisk-form and the authority-form.
+    /// The host that the request is for: that of an absolute-form or authority-form, which wins, or that of `Host`
+    /// (RFC 9112, section 3.2.2). `None` only in HTTP/1.0.
+    #[must_use]
+    pub fn host<'a>(&self, input: &'a [u8]) -> Option<Host<'a>> {
+        Host::parse(&input[self.host_start..self.host_end])
+    }
+
+    /// The method as it was sent.
+    #[must_use]
+    pub fn method_token<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        let line = &input[self.start..self.fields_start];
+        &line[..memchr::memchr(b' ', line).unwrap_or(0)]
+    }
+
+    /// The whole target as it was sent.
+    #[must_use]
+    pub fn target<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        let method = self.method_token(input);
+        &input[self.start + method.len() + 1..self.target_end]
+    }
+
+    /// The path as it was sent: not decoded, not normalised. `/` for an absolute-form without a path, or `*` when the method
+    /// is `OPTIONS` (RFC 9112, section 3.2.4); the whole target for the asterisk-form and the authority-form.
     #[must_use]
     pub fn path<'a>(&self, input: &'a [u8]) -> &'a [u8] {
         if self.path_start == self.path_end {
-            return b"/";
+            let whole_server = matches!(self.method, Method::Options) && self.path_end == self.target_end;
+            return if whole_server { b"*" } else { b"/" };
         }
         &input[self.path_start..self.path_end]
     }
@@ -153,38 +211,44 @@ impl Head {
     }
 }
 
-/// The part of a target that is the path (RFC 9112, section 3.2), as offsets into the target: start and end.
-///
-/// `query` is where the `?` is, or the target's length.
-pub(crate) fn path_of_target(
-    method: Method,
-    target: &[u8],
-    query: usize,
-) -> Result<(usize, usize), HttpError> {
+/// Where host and path stand in a target; the query follows the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetParts {
+    /// Empty in the origin-form and the asterisk-form.
+    pub(crate) host: Range<usize>,
+    pub(crate) path: Range<usize>,
+}
+
+/// Takes a target apart by its form (RFC 9112, section 3.2). `query` is where the `?` is, or the target's length.
+#[inline]
+pub(crate) fn split_target(method: Method, target: &[u8], query: usize) -> Result<TargetParts, HttpError> {
     match target {
-        [b'/', ..] if method != Method::Connect => Ok((0, query)),
         // authority-form goes with CONNECT, and with nothing else.
         _ if method == Method::Connect => {
-            if target.contains(&b'/') || query != target.len() || !target.contains(&b':') {
+            // Without a port nobody knows where to (RFC 9110, section 9.3.6).
+            let port = Host::parse(target).and_then(|host| host.port());
+            if port.is_none_or(|port| port == 0) {
                 return Err(HttpError::Target);
             }
-            Ok((0, target.len()))
+            Ok(TargetParts { host: 0..target.len(), path: 0..target.len() })
         }
-        b"*" if method == Method::Options => Ok((0, 1)),
-        _ => absolute_form(target, query),
+        [b'/', ..] => Ok(TargetParts { host: 0..0, path: 0..query }),
+        b"*" if method == Method::Options => Ok(TargetParts { host: 0..0, path: 0..1 }),
+        _ => split_absolute_form(target, query),
     }
 }
 
-/// `http://authority[/path][?query]`. The authority must not be empty, and has no user (RFC 9110, section 4.2.4).
-fn absolute_form(target: &[u8], query: usize) -> Result<(usize, usize), HttpError> {
+/// `http://authority[/path][?query]`. The authority must be a host, and has no user (RFC 9110, section 4.2.4).
+fn split_absolute_form(target: &[u8], query: usize) -> Result<TargetParts, HttpError> {
     let scheme = [&b"http://"[..], b"https://"]
         .into_iter()
         .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     let Some(scheme) = scheme else { return Err(HttpError::Target) };
     let Some(rest) = target.get(scheme.len()..query) else { return Err(HttpError::Target) };
     let authority = memchr::memchr(b'/', rest).unwrap_or(rest.len());
-    if authority == 0 || rest[..authority].contains(&b'@') {
+    if Host::parse(&rest[..authority]).is_none() {
         return Err(HttpError::Target);
     }
-    Ok((scheme.len() + authority, query))
+    let path_start = scheme.len() + authority;
+    Ok(TargetParts { host: scheme.len()..path_start, path: path_start..query })
 }

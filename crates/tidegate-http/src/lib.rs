@@ -24,28 +24,52 @@
 
 extern crate alloc;
 
+mod accept;
+mod accept_encoding;
+mod authorization;
 mod bytes;
 mod chunked;
+mod cookie;
 mod date;
 mod error;
 mod etag;
 mod fields;
+mod form;
+mod forwarded;
 mod head;
+mod host;
+mod list;
+mod media_type;
 mod method;
+mod multipart;
 mod parser;
 mod path;
 mod precondition;
+mod range;
 mod response;
 
+pub use accept::Accept;
+pub use accept_encoding::{AcceptEncoding, ContentCoding};
+pub use authorization::Credentials;
 pub use bytes::{is_field_value, is_token};
 pub use chunked::{ChunkStep, ChunkedDecoder};
+pub use cookie::{CookieError, Cookies, SameSite, SetCookie};
 pub use date::{HTTP_DATE_LEN, format_http_date, parse_http_date};
 pub use error::HttpError;
 pub use etag::EntityTag;
 pub use fields::{Field, Fields};
+pub use form::{FormError, FormPairs, MAX_FORM_PAIRS};
+pub use forwarded::{forwarded_client, forwarded_secure};
 pub use head::{BodyFraming, Head, HeadLimits, Parsed, Version};
+pub use host::Host;
+pub use media_type::MediaType;
 pub use method::Method;
+pub use multipart::Multipart;
 pub use parser::{HeadParser, parse_head};
 pub use path::{PathError, normalize_path};
 pub use precondition::{Precondition, Validators, evaluate_preconditions};
+pub use range::{
+    ByteRange, Ranges, Representation, content_range, if_range_holds, parse_ranges, select_ranges,
+    unsatisfied_range,
+};
 pub use response::{ResponseEncoder, Status};

@@ -17,8 +17,11 @@
 //! A parser that was answered [`Parsed::Need`] remembers the lines it has done, so a head that arrives byte by byte costs a
 //! second look at the current line only: at most the target's limit for the request line, and the rest is scanned by words.
 
-use crate::bytes::{HOST, QUERY, TARGET, TOKEN, class, field_value_len, trim_ows};
-use crate::head::{CONDITIONAL, EXPECT_CONTINUE, EXPECT_OTHER, KEEP_ALIVE, path_of_target};
+use crate::bytes::{QUERY, TARGET, TOKEN, class, field_value_len, is_token, trim_ows};
+use crate::head::{
+    ACCEPT_ENCODING, CONDITIONAL, EXPECT_CONTINUE, EXPECT_OTHER, KEEP_ALIVE, RANGE, split_target,
+};
+use crate::host;
 use crate::{BodyFraming, Head, HeadLimits, HttpError, Method, Parsed, Version};
 
 /// Parses a head from input that is not continued later. See [`HeadParser`] for input that may be.
@@ -35,12 +38,16 @@ pub fn parse_head(input: &[u8], limits: &HeadLimits) -> Result<Parsed, HttpError
 pub struct HeadParser {
     /// Where the first line begins that has not been done. All before it is.
     at: usize,
-    empty_lines: usize,
+    /// Where the request line begins, behind the empty lines.
+    start: usize,
     /// Where the field lines begin; 0 until the request line is done.
     fields_start: usize,
     fields: usize,
     method: Method,
     version: Version,
+    /// Empty until a host is known. The one of the target stays when `Host` comes.
+    host_start: usize,
+    host_end: usize,
     path_start: usize,
     path_end: usize,
     target_end: usize,
@@ -77,11 +84,13 @@ impl HeadParser {
     pub const fn new() -> Self {
         Self {
             at: 0,
-            empty_lines: 0,
+            start: 0,
             fields_start: 0,
             fields: 0,
             method: Method::Other,
             version: Version::Http11,
+            host_start: 0,
+            host_end: 0,
             path_start: 0,
             path_end: 0,
             target_end: 0,
@@ -134,10 +143,8 @@ impl HeadParser {
         while let Some(b'\r') = input.get(self.at) {
             match input.get(self.at + 1) {
                 None => return Ok(false),
-                Some(b'\n') if self.empty_lines < limits.max_empty_lines => {
-                    self.empty_lines += 1;
-                    self.at += 2;
-                }
+                // Only empty lines have been done so far.
+                Some(b'\n') if self.at + 2 <= limits.max_overhead_bytes => self.at += 2,
                 Some(b'\n') => return Err(HttpError::EmptyLines),
                 Some(_) => return Err(HttpError::LineEnd),
             }
@@ -149,12 +156,15 @@ impl HeadParser {
         let Some(version) = scan_version(&line[target_end + 1..])? else { return Ok(false) };
 
         let bytes = &line[target_start..target_end];
-        let (path_start, path_end) = path_of_target(method, bytes, target.query)?;
+        let parts = split_target(method, bytes, target.query)?;
         let base = self.at + target_start;
+        self.start = self.at;
         self.method = method;
         self.version = version;
-        self.path_start = base + path_start;
-        self.path_end = base + path_end;
+        self.host_start = base + parts.host.start;
+        self.host_end = base + parts.host.end;
+        self.path_start = base + parts.path.start;
+        self.path_end = base + parts.path.end;
         self.target_end = base + target.len;
         self.at += target_end + 1 + VERSION_FORM.len();
         self.fields_start = self.at;
@@ -183,7 +193,12 @@ impl HeadParser {
         if self.fields > limits.max_fields {
             return Err(HttpError::TooManyFields);
         }
-        self.take_field(&line[..name_len], trim_ows(&after_colon[..value_len]))?;
+        let value = &after_colon[..value_len];
+        if name_len == 4 && line[..4].eq_ignore_ascii_case(b"host") {
+            self.take_host(self.at + name_len + 1, value)?;
+        } else {
+            self.take_field(&line[..name_len], trim_ows(value))?;
+        }
         Ok(Some(name_len + 1 + value_len + 2))
     }
 
@@ -192,12 +207,7 @@ impl HeadParser {
     fn take_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), HttpError> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
-            4 if is(b"host") => {
-                if self.seen_host || !value.iter().all(|&b| class(b) & HOST != 0) {
-                    return Err(HttpError::Host);
-                }
-                self.seen_host = true;
-            }
+            5 if is(b"range") => self.flags |= RANGE,
             6 if is(b"expect") => {
                 let known = value.eq_ignore_ascii_case(b"100-continue");
                 self.flags |= if known { EXPECT_CONTINUE } else { EXPECT_OTHER };
@@ -209,12 +219,28 @@ impl HeadParser {
                 }
                 self.content_length = Some(content_length(value)?);
             }
+            15 if is(b"accept-encoding") => self.flags |= ACCEPT_ENCODING,
             17 if is(b"transfer-encoding") => self.take_transfer_encoding(value)?,
             8 if is(b"if-match") => self.flags |= CONDITIONAL,
             13 if is(b"if-none-match") => self.flags |= CONDITIONAL,
             17 if is(b"if-modified-since") => self.flags |= CONDITIONAL,
             19 if is(b"if-unmodified-since") => self.flags |= CONDITIONAL,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// `value` begins at `start` and has blanks around it.
+    #[inline]
+    fn take_host(&mut self, start: usize, value: &[u8]) -> Result<(), HttpError> {
+        let host = trim_ows(value);
+        if self.seen_host || host::name_len(host).is_none() {
+            return Err(HttpError::Host);
+        }
+        self.seen_host = true;
+        if self.host_start == self.host_end {
+            self.host_start = start + value.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(0);
+            self.host_end = self.host_start + host.len();
         }
         Ok(())
     }
@@ -229,8 +255,10 @@ impl HeadParser {
     fn take_transfer_encoding(&mut self, value: &[u8]) -> Result<(), HttpError> {
         for coding in value.split(|&b| b == b',').map(trim_ows) {
             let chunked = coding.eq_ignore_ascii_case(b"chunked");
+            // Parameters may follow the name (RFC 9110, section 10.1.4); of an unknown coding they do not matter.
+            let name = coding.split(|&b| b == b';').next().map_or(coding, trim_ows);
             self.coding = match self.coding {
-                _ if coding.is_empty() => return Err(HttpError::TransferEncoding),
+                _ if !is_token(name) => return Err(HttpError::TransferEncoding),
                 // `chunked` comes last and once.
                 Coding::Chunked | Coding::UnknownThenChunked => return Err(HttpError::TransferEncoding),
                 Coding::None if chunked => Coding::Chunked,
@@ -248,7 +276,9 @@ impl HeadParser {
         if http11 && !self.seen_host {
             return Err(HttpError::Host);
         }
-        let keep_alive = !self.seen_close && (http11 || self.seen_keep_alive);
+        // What follows a CONNECT may be meant for the tunnel (RFC 9110, section 9.3.6), so it is not taken for a request.
+        let keep_alive =
+            !self.seen_close && (http11 || self.seen_keep_alive) && !matches!(self.method, Method::Connect);
         let mut flags = self.flags;
         if keep_alive {
             flags |= KEEP_ALIVE;
@@ -261,6 +291,9 @@ impl HeadParser {
             version: self.version,
             flags,
             body: self.framing()?,
+            start: self.start,
+            host_start: self.host_start,
+            host_end: self.host_end,
             path_start: self.path_start,
             path_end: self.path_end,
             target_end: self.target_end,
@@ -338,6 +371,8 @@ fn scan_target(rest: &[u8], limits: &HeadLimits) -> Result<Option<Target>, HttpE
 
 /// What ends a request line; `#` is a digit.
 const VERSION_FORM: &[u8; 10] = b"HTTP/#.#\r\n";
+const MAJOR_VERSION: usize = 5;
+const MINOR_VERSION: usize = 7;
 
 #[inline]
 fn scan_version(rest: &[u8]) -> Result<Option<Version>, HttpError> {
@@ -346,14 +381,21 @@ fn scan_version(rest: &[u8]) -> Result<Option<Version>, HttpError> {
     }
     for (index, &expected) in VERSION_FORM.iter().enumerate() {
         let Some(&byte) = rest.get(index) else { return Ok(None) };
-        if byte != expected && !(expected == b'#' && byte.is_ascii_digit()) {
-            return Err(HttpError::Version);
+        // The major version decides alone: what its minor version may look like is its own business.
+        if index == MAJOR_VERSION && matches!(byte, b'2'..=b'9') {
+            return Err(HttpError::VersionNotSupported);
+        }
+        let fits = if expected == b'#' { byte.is_ascii_digit() } else { byte == expected };
+        if !fits {
+            let half_line_end = byte == b'\n' || expected == b'\n';
+            return Err(if half_line_end { HttpError::LineEnd } else { HttpError::Version });
         }
     }
-    match (rest[5], rest[7]) {
+    match (rest[MAJOR_VERSION], rest[MINOR_VERSION]) {
         (b'1', b'0') => Ok(Some(Version::Http10)),
         (b'1', _) => Ok(Some(Version::Http11)),
-        _ => Err(HttpError::VersionNotSupported),
+        // HTTP/0.9 had no version to write here.
+        _ => Err(HttpError::Version),
     }
 }
 

@@ -29,10 +29,16 @@ macro_rules! statuses {
 
 statuses! {
     CONTINUE = 100, "Continue";
+    SWITCHING_PROTOCOLS = 101, "Switching Protocols";
+    EARLY_HINTS = 103, "Early Hints";
     OK = 200, "OK";
     CREATED = 201, "Created";
     ACCEPTED = 202, "Accepted";
+    NON_AUTHORITATIVE_INFORMATION = 203, "Non-Authoritative Information";
     NO_CONTENT = 204, "No Content";
+    RESET_CONTENT = 205, "Reset Content";
+    PARTIAL_CONTENT = 206, "Partial Content";
+    MULTIPLE_CHOICES = 300, "Multiple Choices";
     MOVED_PERMANENTLY = 301, "Moved Permanently";
     FOUND = 302, "Found";
     SEE_OTHER = 303, "See Other";
@@ -41,24 +47,39 @@ statuses! {
     PERMANENT_REDIRECT = 308, "Permanent Redirect";
     BAD_REQUEST = 400, "Bad Request";
     UNAUTHORIZED = 401, "Unauthorized";
+    PAYMENT_REQUIRED = 402, "Payment Required";
     FORBIDDEN = 403, "Forbidden";
     NOT_FOUND = 404, "Not Found";
     METHOD_NOT_ALLOWED = 405, "Method Not Allowed";
+    NOT_ACCEPTABLE = 406, "Not Acceptable";
+    PROXY_AUTHENTICATION_REQUIRED = 407, "Proxy Authentication Required";
     REQUEST_TIMEOUT = 408, "Request Timeout";
     CONFLICT = 409, "Conflict";
     GONE = 410, "Gone";
+    LENGTH_REQUIRED = 411, "Length Required";
     PRECONDITION_FAILED = 412, "Precondition Failed";
     CONTENT_TOO_LARGE = 413, "Content Too Large";
     URI_TOO_LONG = 414, "URI Too Long";
+    UNSUPPORTED_MEDIA_TYPE = 415, "Unsupported Media Type";
+    RANGE_NOT_SATISFIABLE = 416, "Range Not Satisfiable";
     EXPECTATION_FAILED = 417, "Expectation Failed";
+    MISDIRECTED_REQUEST = 421, "Misdirected Request";
+    UNPROCESSABLE_CONTENT = 422, "Unprocessable Content";
+    LOCKED = 423, "Locked";
+    TOO_EARLY = 425, "Too Early";
+    UPGRADE_REQUIRED = 426, "Upgrade Required";
+    PRECONDITION_REQUIRED = 428, "Precondition Required";
     TOO_MANY_REQUESTS = 429, "Too Many Requests";
     REQUEST_HEADER_FIELDS_TOO_LARGE = 431, "Request Header Fields Too Large";
+    UNAVAILABLE_FOR_LEGAL_REASONS = 451, "Unavailable For Legal Reasons";
     INTERNAL_SERVER_ERROR = 500, "Internal Server Error";
     NOT_IMPLEMENTED = 501, "Not Implemented";
     BAD_GATEWAY = 502, "Bad Gateway";
     SERVICE_UNAVAILABLE = 503, "Service Unavailable";
     GATEWAY_TIMEOUT = 504, "Gateway Timeout";
     HTTP_VERSION_NOT_SUPPORTED = 505, "HTTP Version Not Supported";
+    INSUFFICIENT_STORAGE = 507, "Insufficient Storage";
+    NETWORK_AUTHENTICATION_REQUIRED = 511, "Network Authentication Required";
 }
 
 impl Status {
@@ -80,10 +101,10 @@ impl Status {
         self.0 / 100
     }
 
-    /// Whether an answer of this status has content at all (RFC 9110, section 6.4.1).
+    /// Whether an answer of this status has content at all (RFC 9110, sections 6.4.1 and 15.3.6).
     #[must_use]
     pub const fn has_content(self) -> bool {
-        self.0 >= 200 && self.0 != 204 && self.0 != 304
+        self.0 >= 200 && !matches!(self.0, 204 | 205 | 304)
     }
 }
 
@@ -161,8 +182,12 @@ impl<'a> ResponseEncoder<'a> {
         self.out.extend_from_slice(body);
     }
 
-    /// Ends the head of an answer that has no content and no length: 1xx, 204, 304.
+    /// Ends the head of an answer that has no content and no length: 1xx, 204, 304. A 205 has no content either, but has to
+    /// say so (RFC 9112, section 6.3).
     pub fn without_content(self) {
+        if self.status == Status::RESET_CONTENT {
+            return self.content_length(0);
+        }
         self.out.extend_from_slice(b"\r\n");
     }
 }
@@ -199,10 +224,12 @@ mod tests {
         ResponseEncoder::new(&mut out, Status::NO_CONTENT).content_length(1);
         ResponseEncoder::new(&mut out, Status::NOT_MODIFIED).body(b"x");
         ResponseEncoder::new(&mut out, Status::CONTINUE).without_content();
+        ResponseEncoder::new(&mut out, Status::RESET_CONTENT).body(b"x");
         assert_eq!(
             out,
             b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 304 Not Modified\r\n\r\n\
-              HTTP/1.1 100 Continue\r\n\r\n"
+              HTTP/1.1 100 Continue\r\n\r\n\
+              HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n"
         );
     }
 

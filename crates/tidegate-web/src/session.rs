@@ -91,11 +91,11 @@ impl Session {
     }
 
     /// The head is followed by a body, which is to be dropped before the request is answered.
-    pub(crate) fn begin_body(&mut self, head: Head, bytes: &[u8]) {
+    pub(crate) fn begin_body(&mut self, head: Head, bytes: &[u8], limits: &HeadLimits) {
         let framing = match head.body() {
             BodyFraming::None => return,
             BodyFraming::Length(length) => Framing::Length(length),
-            BodyFraming::Chunked => Framing::Chunked(ChunkedDecoder::new()),
+            BodyFraming::Chunked => Framing::Chunked(ChunkedDecoder::for_request(&head, limits)),
         };
         let request = Held { head, bytes: bytes.into() };
         self.stage = Stage::Body(Box::new(Body { request, framing, received: 0 }));
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits {
-        head: HeadLimits { max_head_bytes: 256, max_target_bytes: 64, max_fields: 8, max_empty_lines: 2 },
+        head: HeadLimits { max_head_bytes: 256, max_target_bytes: 64, max_fields: 8, max_overhead_bytes: 32 },
         max_body_bytes: 20,
     };
 
@@ -206,7 +206,7 @@ mod tests {
                         start += len;
                         match kind {
                             Kind::Head(head) => {
-                                session.begin_body(head, bytes);
+                                session.begin_body(head, bytes, &LIMITS.head);
                                 if session.is_idle() {
                                     out.push(format!("request {}", bytes.escape_ascii()));
                                 }

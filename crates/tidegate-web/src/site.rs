@@ -29,6 +29,10 @@ impl Site {
         match exchange.method() {
             _ if exchange.head.expects_unknown() => self.error(Status::EXPECTATION_FAILED).into(),
             Method::Get | Method::Head => self.decide_path(io, exchange),
+            // RFC 9110, section 9.3.7: about the server as a whole.
+            Method::Options if exchange.head.path(exchange.bytes) == b"*" => {
+                Response::new(Status::OK).header("Allow", "GET, HEAD, OPTIONS").into()
+            }
             Method::Other => self.error(Status::NOT_IMPLEMENTED).into(),
             _ => self.error(Status::METHOD_NOT_ALLOWED).header("Allow", "GET, HEAD").into(),
         }

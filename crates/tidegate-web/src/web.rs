@@ -70,7 +70,7 @@ impl Web {
         if head.expects_continue() {
             io.send(answer::CONTINUE);
         }
-        session.begin_body(head, bytes);
+        session.begin_body(head, bytes, &self.limits.head);
         io.expect(Phase::Body);
         Flow::Continue
     }

@@ -129,6 +129,14 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("the server takes what is sent");
     }
 
+    /// Sends as much as the server takes before it hangs up.
+    pub(crate) fn offer(&mut self, bytes: &[u8]) {
+        match self.stream.write_all(bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {}
+            other => other.expect("the server takes it or hangs up"),
+        }
+    }
+
     pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         self.send(request);
         self.answer()

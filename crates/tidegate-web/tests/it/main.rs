@@ -5,13 +5,19 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+// The parser's table of malformed requests: what it refuses, the server answers and closes.
+#[path = "../../../tidegate-http/tests/corpus/mod.rs"]
+mod corpus;
+
 mod answers;
 mod bodies;
 mod client;
+mod clients;
 mod conditions;
 mod counters;
 mod curl;
 mod exhaustion;
 mod files;
 mod lifecycle;
+mod messages;
 mod refusals;

@@ -38,14 +38,6 @@ fn head(input: &str) -> Head {
     }
 }
 
-#[track_caller]
-fn error(input: &[u8]) -> HttpError {
-    match parse_every_way(input, &HeadLimits::default()) {
-        Err(error) => error,
-        other => panic!("{:?}: {other:?}", input.escape_ascii().to_string()),
-    }
-}
-
 #[test]
 fn the_smallest_requests_are_whole() {
     let text = "GET / HTTP/1.1\r\nHost: 127.0.0.1:21000\r\n\r\n";
@@ -70,12 +62,15 @@ fn a_head_ends_where_the_next_request_begins() {
 #[test]
 fn empty_lines_before_a_request_are_tolerated_up_to_the_limit() {
     let request = "GET /p HTTP/1.1\r\nHost: a\r\n\r\n";
+    let limits = HeadLimits { max_overhead_bytes: 8, ..HeadLimits::default() };
     for lines in 0..=4 {
         let text = "\r\n".repeat(lines) + request;
-        let head = head(&text);
+        let Ok(Parsed::Head(head)) = parse_every_way(text.as_bytes(), &limits) else { panic!("{lines}") };
         assert_eq!((head.path(text.as_bytes()), head.end()), (&b"/p"[..], text.len()));
+        assert_eq!((head.empty_line_bytes(), head.method_token(text.as_bytes())), (2 * lines, &b"GET"[..]));
     }
-    assert_eq!(error(("\r\n".repeat(5) + request).as_bytes()), HttpError::EmptyLines);
+    let text = "\r\n".repeat(5) + request;
+    assert_eq!(parse_every_way(text.as_bytes(), &limits), Err(HttpError::EmptyLines));
     assert_eq!(parse_every_way(b"\r\n\r", &HeadLimits::default()), Ok(Parsed::Need));
 }
 
@@ -99,6 +94,9 @@ fn every_form_of_target_gives_its_path_and_query() {
         ("GET", "http://[::1]/", "/", None),
         ("OPTIONS", "*", "*", None),
         ("OPTIONS", "/a", "/a", None),
+        ("OPTIONS", "http://example.org", "*", None),
+        ("OPTIONS", "http://example.org/", "/", None),
+        ("OPTIONS", "http://example.org?", "/", Some("")),
         ("CONNECT", "example.org:443", "example.org:443", None),
     ];
     for (method, target, path, query) in cases {
@@ -106,6 +104,8 @@ fn every_form_of_target_gives_its_path_and_query() {
         let head = head(&text);
         assert_eq!(head.path(text.as_bytes()), path.as_bytes(), "{target}");
         assert_eq!(head.query(text.as_bytes()), query.map(str::as_bytes), "{target}");
+        assert_eq!(head.target(text.as_bytes()), target.as_bytes());
+        assert_eq!(head.method_token(text.as_bytes()), method.as_bytes());
     }
 }
 
@@ -148,6 +148,7 @@ fn keep_alive_follows_version_and_connection() {
         let head = head(&format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n"));
         assert_eq!(head.keep_alive(), keep, "{version} {connection:?}");
     }
+    assert!(!head("CONNECT a:443 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").keep_alive());
 }
 
 #[test]
@@ -177,113 +178,29 @@ fn expectations_and_preconditions_are_noticed() {
 }
 
 #[test]
-fn http_1_0_needs_no_host() {
-    assert_eq!(head("GET / HTTP/1.0\r\n\r\n").version(), Version::Http10);
+fn the_host_of_the_target_wins() {
+    let host =
+        |text: &str| head(text).host(text.as_bytes()).map(|host| (host.name().into_owned(), host.port()));
+    let named = |name: &str, port| Some((name.to_owned(), port));
+    assert_eq!(host("GET / HTTP/1.1\r\nX: y\r\nHost: \t A.b:8080 \r\n\r\n"), named("a.b", Some(8080)));
+    assert_eq!(host("GET http://c.d/ HTTP/1.1\r\nHost: a.b:8080\r\n\r\n"), named("c.d", None));
+    assert_eq!(host("GET https://C:1?q HTTP/1.1\r\nHost: a\r\n\r\n"), named("c", Some(1)));
+    assert_eq!(host("GET http://c/ HTTP/1.0\r\n\r\n"), named("c", None));
+    assert_eq!(host("CONNECT c:443 HTTP/1.1\r\nHost: a\r\n\r\n"), named("c", Some(443)));
+    assert_eq!(host("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), named("a", None));
 }
 
-/// Malformed heads, each with the status that answers it. `\n` stands as it is, so each line end is explicit.
-const MALFORMED: &[(&[u8], u16)] = &[
-    (b"GET /\r\n\r\n", 400),
-    (b"GET\r\n\r\n", 400),
-    (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
-    (b"GET / a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /\" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET /\\a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"G\xc3T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\rHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", 400),
-    (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/11\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/01.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/2\r\nHost: a\r\n\r\n", 400),
-    (b"GET / XTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1,1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-    (b"GET / HTTP/0.9\r\n\r\n", 505),
-    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-    (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET http?://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost\t: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\n: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\tb\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\nX: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\n\rX", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x0bb\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX\0: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nX(: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\n\xc3\xa4: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1 1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: \t \r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked, x\r\n\r\n", 400),
-    (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n", 501),
-    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
-    (b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-    // A TLS client at a plain port.
-    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-];
+#[test]
+fn http_1_0_needs_no_host() {
+    let text = "GET / HTTP/1.0\r\n\r\n";
+    assert_eq!((head(text).version(), head(text).host(text.as_bytes())), (Version::Http10, None));
+}
 
 #[test]
-fn malformed_heads_get_their_status_however_they_arrive() {
-    for (input, status) in MALFORMED {
-        let error = error(input);
-        assert_eq!(error.status().code(), *status, "{}: {error}", input.escape_ascii());
-    }
+fn ranges_and_encodings_are_noticed() {
+    let with = |line: &str| head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n"));
+    assert!(with("rANGE: x").has_range() && !with("Rangex: x").has_range());
+    assert!(with("accept-Encoding:").has_accept_encoding() && !with("Accept: gzip").has_accept_encoding());
 }
 
 #[test]
@@ -295,8 +212,8 @@ fn an_error_does_not_wait_for_the_end_of_the_head() {
     ] {
         assert_eq!(parse_every_way(input, &HeadLimits::default()), Err(expected), "{}", input.escape_ascii());
     }
-    // This may still become HTTP/3.0.
-    assert_eq!(parse_every_way(b"GET / HTTP/3", &HeadLimits::default()), Ok(Parsed::Need));
+    assert_eq!(parse_every_way(b"GET / HTTP/3", &HeadLimits::default()), Err(HttpError::VersionNotSupported));
+    assert_eq!(parse_every_way(b"GET / HTTP/1", &HeadLimits::default()), Ok(Parsed::Need));
 }
 
 #[test]
@@ -365,10 +282,16 @@ fn naive_is_valid(text: &[u8]) -> bool {
         }
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
-            if !value
-                .trim_ascii()
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
+            let value = String::from_utf8_lossy(value);
+            let value = value.trim_matches([' ', '\t']);
+            let (host, port) = value.split_once(':').unwrap_or((value, ""));
+            let label = |label: &str| {
+                !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b))
+            };
+            let digits = port.bytes().all(|b| b.is_ascii_digit());
+            if !host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+                || !digits
+                || (!port.is_empty() && port.parse::<u16>().is_err())
             {
                 return false;
             }
