@@ -2,15 +2,14 @@
 //!
 //! Invariant: a [`Web`] that was built can serve: its root is open, and its fixed answers are written.
 
-use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_http::{HeadLimits, Status, is_field_value};
 
 use crate::encoded::{Content, Encoded};
-use crate::files::{DotFiles, FileCache, Files, Root};
+use crate::files::{Files, FilesError, FilesOptions};
 use crate::response::DEFAULT_CONTENT_TYPE;
 use crate::routes::{Handler, Route, Routes};
 use crate::session::Limits;
@@ -23,14 +22,12 @@ use crate::{Request, Response, Web};
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct WebBuilder {
-    root: Option<PathBuf>,
+    files: Option<FilesOptions>,
     routes: Vec<(String, Planned)>,
     keep_alive: Duration,
     head_timeout: Duration,
     body_timeout: Duration,
     max_body_bytes: u64,
-    max_cached_files: usize,
-    dot_files: DotFiles,
 }
 
 enum Planned {
@@ -42,14 +39,9 @@ enum Planned {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebError {
-    /// The root is not a directory that can be served.
-    #[error("web root {}", path.display())]
-    Root {
-        /// The root as it was given.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    /// The files cannot be served as the options say.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// A route's path does not begin with a slash.
     #[error("route {path:?}: a path begins with '/'")]
     Path {
@@ -83,21 +75,24 @@ pub enum WebError {
 impl WebBuilder {
     pub(crate) const fn new() -> Self {
         Self {
-            root: None,
+            files: None,
             routes: Vec::new(),
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
             max_body_bytes: 1 << 20,
-            max_cached_files: 1024,
-            dot_files: DotFiles::Hidden,
         }
     }
 
-    /// Serves the files under this directory. It is opened by [`build`](Self::build), and once only: a directory that is
-    /// put in its place later is not seen.
-    pub fn root(mut self, path: impl Into<PathBuf>) -> Self {
-        self.root = Some(path.into());
+    /// Serves the files under this directory, with the defaults of [`FilesOptions`]. It is opened by [`build`](Self::build),
+    /// and once only: a directory that is put in its place later is not seen.
+    pub fn root(self, path: impl Into<PathBuf>) -> Self {
+        self.files(FilesOptions::new(path))
+    }
+
+    /// Serves files as the options say.
+    pub fn files(mut self, options: FilesOptions) -> Self {
+        self.files = Some(options);
         self
     }
 
@@ -155,32 +150,13 @@ impl WebBuilder {
         self
     }
 
-    /// How many files are kept open, or in memory when they have 16 KiB or less. Default 1024, at least 1.
-    pub const fn max_cached_files(mut self, files: usize) -> Self {
-        self.max_cached_files = files;
-        self
-    }
-
-    /// Serves names that begin with a dot. By default they are a 404, but for `.well-known` (RFC 8615).
-    pub const fn serve_dot_files(mut self) -> Self {
-        self.dot_files = DotFiles::Served;
-        self
-    }
-
     /// Opens the root and writes the fixed answers.
     ///
     /// # Errors
     ///
     /// See [`WebError`].
     pub fn build(self) -> Result<Web, WebError> {
-        let files = match self.root {
-            None => None,
-            Some(path) => {
-                let root =
-                    Root::open(&path, self.dot_files).map_err(|source| WebError::Root { path, source })?;
-                Some(Files { root, cache: Mutex::new(FileCache::new(self.max_cached_files)) })
-            }
-        };
+        let files = self.files.as_ref().map(Files::open).transpose()?;
         let routes = self.routes.into_iter().map(into_route).collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::new(routes).map_err(|path| WebError::Duplicate { path: path.into() })?;
         Ok(Web {

@@ -33,6 +33,16 @@ pub(crate) enum Content<'a> {
     File(FileSlice),
 }
 
+impl Content<'_> {
+    /// How many bytes it has.
+    pub(crate) const fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::File(slice) => slice.len,
+        }
+    }
+}
+
 impl Encoded {
     /// Writes the answer.
     pub(crate) fn new(status: Status, fields: &[(&str, &str)], content: Content<'_>) -> Self {
@@ -55,6 +65,19 @@ impl Encoded {
         };
         let fields_end = bytes.len() - body_len - b"\r\n".len();
         Self { status, bytes: bytes.into(), date_at, fields_end, file }
+    }
+
+    /// The body.
+    pub(crate) fn content(&self) -> Content<'_> {
+        match &self.file {
+            Some(slice) => Content::File(slice.clone()),
+            None => Content::Inline(&self.bytes[self.fields_end + b"\r\n".len()..]),
+        }
+    }
+
+    /// How much memory it takes, in bytes; a file is not counted.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.bytes.len()
     }
 
     pub(crate) const fn status(&self) -> Status {

@@ -36,6 +36,7 @@ mod web;
 
 pub use builder::{WebBuilder, WebError};
 pub use exchange::Client;
+pub use files::{FilesError, FilesOptions};
 pub use request::Request;
 pub use response::{Body, FileSlice, Part, Response};
 pub use session::{Message, Session};

@@ -65,6 +65,7 @@ impl Site {
 
     /// What says that something is wrong.
     pub(crate) fn error(&self, status: Status) -> Response {
-        Response::page(status)
+        let own = self.files.as_ref().and_then(|files| files.error_page(status));
+        own.unwrap_or_else(|| Response::page(status))
     }
 }

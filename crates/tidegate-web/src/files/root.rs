@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing outside the directory is ever opened. Names are resolved by the kernel relative to a descriptor of
 //! the root with `RESOLVE_BENEATH` (openat2(2)), so `..`, absolute names and symbolic links that lead out fail there,
-//! whatever happens to the tree meanwhile. Only regular files come out, and no open ever waits for a writer of a FIFO.
+//! whatever happens to the tree meanwhile. Only regular files are opened: what a name stands for is looked at first through
+//! a descriptor that opens nothing (`O_PATH`), so no FIFO has a reader, no device is touched, and no open ever waits.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +11,8 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
+
+use super::identity::Identity;
 
 /// A directory that is served.
 #[derive(Debug)]
@@ -31,9 +34,9 @@ pub(crate) enum DotFiles {
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// A regular file, open for reading.
-    File(OwnedFd, Stat),
-    /// A directory; the path did not end with a slash.
-    Directory,
+    File(OwnedFd, Identity),
+    /// A directory, not open for reading.
+    Directory(OwnedFd),
 }
 
 /// Why a path is not served.
@@ -49,8 +52,6 @@ pub(crate) enum OpenError {
     Failed(Errno),
 }
 
-/// The file of a directory that is named by a path with a slash at its end.
-const INDEX: &[u8] = b"index.html";
 /// How often an open is tried that a concurrent rename disturbed (EAGAIN of openat2(2)).
 const ATTEMPTS: usize = 8;
 
@@ -63,28 +64,49 @@ impl Root {
         Ok(Self { dir, dot_files })
     }
 
-    /// Opens what a normalised relative path names: `index.html` of a directory when it is empty or ends with a slash.
-    pub(crate) fn open_file(&self, path: &[u8]) -> Result<Opened, OpenError> {
-        if self.dot_files == DotFiles::Hidden && is_hidden(path) {
+    /// Opens what a normalised relative path names. With a slash at its end it can only name a directory; the empty path is
+    /// the root itself.
+    pub(crate) fn open_path(&self, path: &[u8]) -> Result<Opened, OpenError> {
+        if self.hides(path) {
             return Err(OpenError::NotFound);
         }
-        let names_directory = path.is_empty() || path.ends_with(b"/");
-        let fd = if names_directory {
-            self.open_beneath(&[path, INDEX].concat())?
-        } else {
-            self.open_beneath(path)?
-        };
-        let stat = fstat(&fd).map_err(OpenError::from)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(Opened::File(fd, stat)),
-            FileType::Directory if !names_directory => Ok(Opened::Directory),
-            _ => Err(OpenError::NotFound),
+        let path = if path.is_empty() { b"." } else { path };
+        for _ in 0..ATTEMPTS {
+            let (probe, found) = self.probe(path)?;
+            match FileType::from_raw_mode(found.st_mode) {
+                FileType::Directory => return Ok(Opened::Directory(probe)),
+                FileType::RegularFile => {}
+                _ => return Err(OpenError::NotFound),
+            }
+            // One file takes one descriptor, also for the moment: it may be the last one.
+            drop(probe);
+            // NONBLOCK is for what could have taken the file's place since; it changes nothing for regular files.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let fd = self.open_beneath(path, flags)?;
+            let stat = fstat(&fd)?;
+            let identity = Identity::of(&stat);
+            let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if is_regular && identity.is_file_of(&Identity::of(&found)) {
+                return Ok(Opened::File(fd, identity));
+            }
         }
+        // Replaced whenever it was looked at.
+        Err(OpenError::Exhausted)
     }
 
-    fn open_beneath(&self, path: &[u8]) -> Result<OwnedFd, OpenError> {
-        // NONBLOCK is for FIFOs and devices; it changes nothing for regular files.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    /// What a path names, without opening it.
+    pub(crate) fn probe(&self, path: &[u8]) -> Result<(OwnedFd, Stat), OpenError> {
+        let probe = self.open_beneath(path, OFlags::PATH | OFlags::CLOEXEC)?;
+        let stat = fstat(&probe)?;
+        Ok((probe, stat))
+    }
+
+    /// Whether a path has a name in it that does not exist for clients.
+    pub(crate) fn hides(&self, path: &[u8]) -> bool {
+        self.dot_files == DotFiles::Hidden && is_hidden(path)
+    }
+
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
         let mut last = Errno::AGAIN;
         for _ in 0..ATTEMPTS {
             match openat2(&self.dir, path, flags, Mode::empty(), RESOLVE) {
@@ -98,6 +120,12 @@ impl Root {
         }
         Err(last.into())
     }
+}
+
+/// Opens a directory for reading its names.
+pub(crate) fn open_names(directory: &OwnedFd) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(directory, c".", flags, Mode::empty())?)
 }
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
@@ -155,5 +183,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Root::open(file.path(), DotFiles::Hidden).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn the_root_itself_is_a_directory_and_a_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "a").unwrap();
+        let root = Root::open(dir.path(), DotFiles::Hidden).unwrap();
+        assert!(matches!(root.open_path(b""), Ok(Opened::Directory(_))));
+        assert!(matches!(root.open_path(b"a"), Ok(Opened::File(_, identity)) if identity.size == 1));
+        assert!(matches!(root.open_path(b"a/"), Err(OpenError::NotFound)));
     }
 }

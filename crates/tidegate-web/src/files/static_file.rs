@@ -1,224 +1,383 @@
-//! `StaticFile`: one file, ready to be answered.
+//! `StaticFile`: a file that is served, in all the forms it has: as it is, compressed beside it, compressed by the server.
 //!
-//! Invariant: head and body belong together. A small file is read whole when it is opened and sent from memory with its
-//! head in one piece; a large one is kept open, and the kernel copies it to the socket (sendfile(2)). Either way it is the
-//! file that was opened, until a look at its path finds another.
+//! Invariant: which form a request gets depends on the request and on nothing else, but for one thing: of a large file that
+//! is still being compressed the plain form is sent. Each form has an entity tag of its own. What the server compresses has
+//! the plain form's tag made weak, since another release may compress to other bytes; so it has no ranges (RFC 9110,
+//! section 13.1.5), and a request for a range gets one of the plain form.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::Stat;
-use tidegate_http::{EntityTag, Precondition, Status, Validators, evaluate_preconditions, format_http_date};
+use tidegate_http::{
+    AcceptEncoding, ContentCoding, Method, Precondition, Representation, Status, evaluate_preconditions,
+    select_ranges,
+};
 
-use crate::Response;
+use super::cache::Cached;
+use super::compress::{self, compress};
+use super::content::{MAX_INLINE_BYTES, keep, read_unchanged};
+use super::content_type::is_compressible;
+use super::form::{Facts, Form, Tags};
+use super::identity::Identity;
 use crate::answer::Answer;
-use crate::encoded::{Content, Encoded};
+use crate::encoded::Content;
 use crate::exchange::Exchange;
 use crate::response::FileSlice;
-
-/// Files up to this size are sent from memory. Below it a copy is cheaper than a second system call.
-pub(crate) const MAX_INLINE_BYTES: u64 = 16 << 10;
 
 /// A file with everything that its answers need.
 #[derive(Debug)]
 pub(crate) struct StaticFile {
-    identity: Identity,
-    etag: String,
-    /// Seconds since 1970; none for a file from before then.
-    last_modified: Option<u64>,
-    last_modified_text: Option<String>,
-    /// The whole file.
-    answer: Arc<Encoded>,
+    state: State,
+    facts: Facts,
+    plain: Form,
+    /// In the order of [`BESIDE`].
+    beside: [Option<Form>; 3],
+    /// In the order of [`MADE`].
+    made: [Making; 2],
+    compressible: bool,
+    /// What is added to answers that are written later.
+    site_fields: Box<[(Box<str>, Box<str>)]>,
 }
 
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: Time,
-    changed: Time,
+/// A file as it was found, and what was found beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) plain: Identity,
+    pub(crate) beside: [Option<Identity>; 3],
 }
 
-/// A time of a file; before 1970 it is negative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Time {
-    seconds: i64,
-    nanoseconds: u64,
+/// A file that was opened, with what was opened beside it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) state: State,
+    pub(crate) plain: OwnedFd,
+    pub(crate) beside: [Option<OwnedFd>; 3],
 }
 
-impl Identity {
-    #[expect(clippy::useless_conversion, reason = "the types of these fields differ between architectures")]
-    pub(crate) fn of(stat: &Stat) -> Self {
-        let time = |seconds, nanoseconds| Time { seconds, nanoseconds };
-        Self {
-            device: stat.st_dev.into(),
-            inode: stat.st_ino.into(),
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: time(stat.st_mtime.into(), u64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-            changed: time(stat.st_ctime.into(), u64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
-        }
+/// A form that the server makes itself.
+#[derive(Debug, Default)]
+struct Making {
+    /// `None` inside when it would not be smaller.
+    form: OnceLock<Option<Form>>,
+    /// Somebody is at it.
+    asked: AtomicBool,
+}
+
+/// The codings of ready files, with what is behind the name of the file.
+pub(crate) const BESIDE: [(ContentCoding, &[u8]); 3] =
+    [(ContentCoding::Brotli, b".br"), (ContentCoding::Zstd, b".zst"), (ContentCoding::Gzip, b".gz")];
+
+/// What the server makes itself.
+const MADE: [(ContentCoding, compress::Method); 2] =
+    [(ContentCoding::Brotli, compress::Method::Brotli), (ContentCoding::Gzip, compress::Method::Gzip)];
+
+/// What is to be done before the best form can be sent.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Answer(Answer),
+    /// This one, but others could have a better one when the coding with this number has been [made](StaticFile::make).
+    Meanwhile(Answer, usize),
+}
+
+/// The form that a request gets.
+enum Choice<'a> {
+    Form(&'a Form),
+    /// What the server has to make first; and whether the client takes the plain form instead.
+    Make {
+        place: usize,
+        plain_will_do: bool,
+    },
+}
+
+impl Cached for StaticFile {
+    type State = State;
+
+    fn state(&self) -> &State {
+        &self.state
     }
 
-    /// An identity that differs from others in its size alone.
-    #[cfg(test)]
-    pub(crate) const fn for_test(size: u64) -> Self {
-        let time = Time { seconds: 0, nanoseconds: 0 };
-        Self { device: 0, inode: 0, size, modified: time, changed: time }
+    fn weight(&self) -> usize {
+        let beside = self.beside.iter().flatten().map(Form::weight);
+        let made = self.made.iter().filter_map(|making| making.form.get()?.as_ref()).map(Form::weight_made);
+        size_of::<Self>() + self.plain.weight() + beside.chain(made).sum::<usize>()
     }
+}
 
-    /// A strong tag: inode, size and time of modification.
-    fn etag(&self) -> String {
-        let Time { seconds, nanoseconds } = self.modified;
-        let modified = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        format!("\"{:x}-{:x}-{:x}\"", self.inode, self.size, modified)
-    }
+/// How a file is to be served.
+#[derive(Debug)]
+pub(crate) struct Manner<'a> {
+    pub(crate) content_type: String,
+    pub(crate) cache_control: Option<String>,
+    pub(crate) compress: bool,
+    pub(crate) site_fields: &'a [(Box<str>, Box<str>)],
+    /// The wall clock.
+    pub(crate) now: u64,
 }
 
 impl StaticFile {
-    /// Prepares the answers for an open file. `path` gives the type; `now` is the wall clock.
-    pub(crate) fn new(
-        fd: OwnedFd,
-        identity: Identity,
-        path: &Path,
-        now: u64,
-        site: &[(Box<str>, Box<str>)],
-    ) -> io::Result<Self> {
-        let etag = identity.etag();
-        // A time in the future is not to be told (RFC 9110, section 8.8.2.1).
-        let last_modified = u64::try_from(identity.modified.seconds).ok().map(|seconds| seconds.min(now));
-        let last_modified_text = last_modified.map(date_text);
-        let content_type = content_type(path);
-
-        let mut fields = vec![("Content-Type", content_type.as_str()), ("ETag", etag.as_str())];
-        if let Some(text) = &last_modified_text {
-            fields.push(("Last-Modified", text.as_str()));
-        }
-        fields.extend(site.iter().map(|(name, value)| (&**name, &**value)));
-        let answer = if identity.size <= MAX_INLINE_BYTES {
-            let bytes = read_up_to(&fd, identity.size)?;
-            Encoded::new(Status::OK, &fields, Content::Inline(&bytes))
-        } else {
-            let slice = FileSlice { file: Arc::new(fd), offset: 0, len: identity.size };
-            Encoded::new(Status::OK, &fields, Content::File(slice))
+    /// Prepares the answers for open files.
+    pub(crate) fn new(found: Found, manner: Manner<'_>) -> io::Result<Self> {
+        let Found { state, plain, beside } = found;
+        let compressible = manner.compress
+            && (compress::MIN_BYTES..=compress::MAX_BYTES).contains(&state.plain.size)
+            && is_compressible(&manner.content_type);
+        let facts = Facts {
+            content_type: manner.content_type,
+            cache_control: manner.cache_control,
+            negotiated: compressible || state.beside.iter().any(Option::is_some),
         };
-        Ok(Self { identity, etag, last_modified, last_modified_text, answer: Arc::new(answer) })
+        let form = |coding, fd: OwnedFd, identity: &Identity| {
+            let last_modified = identity.modified(manner.now);
+            let tags = Tags { coding, etag: identity.etag(), last_modified };
+            read_form(tags, &facts, manner.site_fields, fd, identity)
+        };
+        let plain = form(ContentCoding::Identity, plain, &state.plain)?;
+        let mut forms = [None, None, None];
+        for (place, fd) in beside.into_iter().enumerate() {
+            if let (Some(fd), Some(identity)) = (fd, &state.beside[place]) {
+                forms[place] = Some(form(BESIDE[place].0, fd, identity)?);
+            }
+        }
+        let site_fields = if compressible { manner.site_fields.into() } else { Box::default() };
+        Ok(Self { state, facts, plain, beside: forms, made: Default::default(), compressible, site_fields })
     }
 
-    pub(crate) const fn identity(&self) -> Identity {
-        self.identity
+    /// The answer to a request that says nothing which would have to be looked at; nearly all are of this kind.
+    #[inline]
+    pub(crate) fn simple(&self, exchange: &Exchange<'_>) -> Option<Answer> {
+        let head = exchange.head;
+        let simple = !head.is_conditional() && !head.has_range() && !head.has_accept_encoding();
+        simple.then(|| self.plain.whole())
     }
 
     /// Decides what answers a `GET` or `HEAD`.
-    #[inline]
-    pub(crate) fn answer(&self, exchange: &Exchange<'_>) -> Answer {
+    pub(crate) fn answer(&self, exchange: &Exchange<'_>, max_ranges: usize) -> Outcome {
+        let Some(choice) = self.choose(exchange) else {
+            return Outcome::Answer(exchange.site.error(Status::NOT_ACCEPTABLE).into());
+        };
+        let made;
+        let tags = match &choice {
+            Choice::Form(form) => &form.tags,
+            Choice::Make { place, .. } => {
+                made = self.tags_of_made(*place);
+                &made
+            }
+        };
         if exchange.head.is_conditional() {
-            match self.precondition(exchange) {
+            let fields = exchange.head.fields(exchange.bytes);
+            match evaluate_preconditions(exchange.method(), &fields, &tags.validators()) {
                 Precondition::Proceed => {}
-                Precondition::NotModified => return self.not_modified().into(),
-                Precondition::Failed => return exchange.site.error(Status::PRECONDITION_FAILED).into(),
+                Precondition::NotModified => return Outcome::Answer(tags.not_modified(&self.facts)),
+                Precondition::Failed => {
+                    return Outcome::Answer(exchange.site.error(Status::PRECONDITION_FAILED).into());
+                }
             }
         }
-        Answer::Encoded(Arc::clone(&self.answer))
-    }
-
-    fn precondition(&self, exchange: &Exchange<'_>) -> Precondition {
-        let state =
-            Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.last_modified };
-        evaluate_preconditions(exchange.method(), &exchange.head.fields(exchange.bytes), &state)
-    }
-
-    fn not_modified(&self) -> Response {
-        let response = Response::new(Status::NOT_MODIFIED).header("ETag", self.etag.clone());
-        match &self.last_modified_text {
-            Some(text) => response.header("Last-Modified", text.clone()),
-            None => response,
+        match choice {
+            Choice::Form(form) => Outcome::Answer(self.answer_form(form, exchange, max_ranges)),
+            Choice::Make { place, plain_will_do: true } => Outcome::Meanwhile(self.plain.whole(), place),
+            Choice::Make { place, plain_will_do: false } => {
+                let later = exchange.site.error(Status::SERVICE_UNAVAILABLE).header("Retry-After", "1");
+                Outcome::Meanwhile(later.into(), place)
+            }
         }
     }
-}
 
-fn date_text(seconds: u64) -> String {
-    format_http_date(seconds).iter().map(|&b| char::from(b)).collect()
-}
-
-/// By the name's extension. Text is taken to be UTF-8, which a browser would not guess.
-fn content_type(path: &Path) -> String {
-    match mime_guess::from_path(path).first_raw() {
-        Some(text) if text.starts_with("text/") => format!("{text}; charset=utf-8"),
-        Some(other) => other.to_owned(),
-        None => "application/octet-stream".to_owned(),
-    }
-}
-
-/// Reads `len` bytes, or fewer when the file has become shorter since it was looked at.
-fn read_up_to(fd: &OwnedFd, len: u64) -> io::Result<Vec<u8>> {
-    // At most MAX_INLINE_BYTES.
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match rustix::io::pread(fd, &mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+    fn answer_form(&self, form: &Form, exchange: &Exchange<'_>, max_ranges: usize) -> Answer {
+        if !exchange.head.has_range() || max_ranges == 0 {
+            return form.whole();
         }
+        let representation = Representation {
+            size: form.content().len(),
+            validators: form.tags.validators(),
+            unix_time: exchange.unix_time,
+        };
+        let fields = exchange.head.fields(exchange.bytes);
+        let ranges = select_ranges(exchange.method(), &fields, &representation, max_ranges);
+        form.select(&ranges, &self.facts, exchange)
     }
-    bytes.truncate(filled);
-    Ok(bytes)
+
+    /// The form that the client likes best; `None` when it takes none of them.
+    fn choose(&self, exchange: &Exchange<'_>) -> Option<Choice<'_>> {
+        if !exchange.head.has_accept_encoding() {
+            return Some(Choice::Form(&self.plain));
+        }
+        let fields = exchange.head.fields(exchange.bytes);
+        // Only a weight can refuse the one form there is.
+        if !self.facts.negotiated
+            && !fields.clone().named("accept-encoding").any(|value| value.contains(&b';'))
+        {
+            return Some(Choice::Form(&self.plain));
+        }
+        let accepted = AcceptEncoding::parse(&fields);
+        let makes = self.compressible && !(exchange.head.has_range() && exchange.method() == Method::Get);
+        let offered = self.offered(makes);
+        let best = accepted.best(offered.as_slice())?;
+        let beside = BESIDE.iter().position(|(coding, _)| *coding == best);
+        if let Some(form) = beside.and_then(|place| self.beside[place].as_ref()) {
+            return Some(Choice::Form(form));
+        }
+        let Some(place) = MADE.iter().position(|(coding, _)| *coding == best) else {
+            return Some(Choice::Form(&self.plain));
+        };
+        let plain_will_do = accepted.accepts(ContentCoding::Identity);
+        Some(match self.made[place].form.get() {
+            Some(Some(form)) => Choice::Form(form),
+            Some(None) => Choice::Form(&self.plain),
+            None => Choice::Make { place, plain_will_do },
+        })
+    }
+
+    /// The codings that there are or can be made, the smallest first.
+    fn offered(&self, makes: bool) -> Offered {
+        let made = |place: usize| makes && !matches!(self.made[place].form.get(), Some(None));
+        let mut offered = Offered { codings: [ContentCoding::Identity; 4], len: 0 };
+        for (place, (coding, _)) in BESIDE.iter().enumerate() {
+            let can_be_made = MADE.iter().position(|(made, _)| made == coding).is_some_and(made);
+            if self.beside[place].is_some() || can_be_made {
+                offered.push(*coding);
+            }
+        }
+        offered.push(ContentCoding::Identity);
+        offered
+    }
+
+    fn tags_of_made(&self, place: usize) -> Tags {
+        let Tags { etag, last_modified, .. } = &self.plain.tags;
+        Tags { coding: MADE[place].0, etag: format!("W/{etag}"), last_modified: *last_modified }
+    }
+
+    /// Whether it is so small that it can be compressed between two requests.
+    pub(crate) fn is_small(&self) -> bool {
+        self.state.plain.size <= MAX_INLINE_BYTES
+    }
+
+    /// Whether nobody has asked for this coding to be made before, so that it is done once.
+    pub(crate) fn ask(&self, place: usize) -> bool {
+        !self.made[place].asked.swap(true, Ordering::Relaxed)
+    }
+
+    /// What was asked for is not going to be made now; another may ask again.
+    pub(crate) fn ask_again(&self, place: usize) {
+        self.made[place].asked.store(false, Ordering::Relaxed);
+    }
+
+    /// Compresses the file. `Ok` when that is done, whether it was worth it or not; also by another thread.
+    pub(crate) fn make(&self, place: usize) -> io::Result<()> {
+        let (coding, method) = MADE[place];
+        debug_assert!(self.compressible, "only what is compressible is offered in {}", coding.name());
+        let compressed = match self.plain.content() {
+            Content::Inline(bytes) => compress(method, bytes)?,
+            Content::File(slice) => compress(method, &read_unchanged(&slice.file, &self.state.plain)?)?,
+        };
+        let form = match &compressed {
+            None => None,
+            Some(bytes) => {
+                let tags = self.tags_of_made(place);
+                Some(Form::new(tags, &self.facts, &self.site_fields, keep(bytes)))
+            }
+        };
+        // Two threads that were at it have made the same.
+        self.made[place].form.set(form).ok();
+        Ok(())
+    }
+}
+
+/// At most four codings; a request does not allocate to look at them.
+struct Offered {
+    codings: [ContentCoding; 4],
+    len: usize,
+}
+
+impl Offered {
+    fn push(&mut self, coding: ContentCoding) {
+        self.codings[self.len] = coding;
+        self.len += 1;
+    }
+
+    fn as_slice(&self) -> &[ContentCoding] {
+        &self.codings[..self.len]
+    }
+}
+
+fn read_form(
+    tags: Tags,
+    facts: &Facts,
+    site: &[(Box<str>, Box<str>)],
+    fd: OwnedFd,
+    identity: &Identity,
+) -> io::Result<Form> {
+    if identity.size > MAX_INLINE_BYTES {
+        let slice = FileSlice { file: Arc::new(fd), offset: 0, len: identity.size };
+        return Ok(Form::new(tags, facts, site, Content::File(slice)));
+    }
+    let bytes = read_unchanged(&fd, identity)?;
+    Ok(Form::new(tags, facts, site, Content::Inline(&bytes)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::fstat;
+    use std::fs::File;
+    use std::path::Path;
 
-    #[test]
-    fn types_follow_the_extension_and_text_is_utf_8() {
-        for (name, expected) in [
-            ("a.html", "text/html; charset=utf-8"),
-            ("a.CSS", "text/css; charset=utf-8"),
-            ("a.js", "text/javascript; charset=utf-8"),
-            ("a.json", "application/json"),
-            ("a.png", "image/png"),
-            ("a.svg", "image/svg+xml"),
-            ("a.wasm", "application/wasm"),
-            ("a.woff2", "font/woff2"),
-            ("a", "application/octet-stream"),
-            ("a.unheard-of", "application/octet-stream"),
-        ] {
-            assert_eq!(content_type(Path::new(name)), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_tag_changes_with_inode_size_and_time() {
-        let base = Identity {
-            device: 1,
-            inode: 2,
-            size: 3,
-            modified: Time { seconds: 4, nanoseconds: 5 },
-            changed: Time { seconds: 6, nanoseconds: 7 },
+    fn open(path: &Path) -> StaticFile {
+        let fd = OwnedFd::from(File::open(path).unwrap());
+        let plain = Identity::of(&fstat(&fd).unwrap());
+        let state = State { plain, beside: [None; 3] };
+        let manner = Manner {
+            content_type: "text/plain".to_owned(),
+            cache_control: None,
+            compress: true,
+            site_fields: &[],
+            now: 1_800_000_000,
         };
-        let others = [
-            Identity { inode: 3, ..base },
-            Identity { size: 4, ..base },
-            Identity { modified: Time { seconds: 4, nanoseconds: 6 }, ..base },
-            Identity { modified: Time { seconds: -4, nanoseconds: 5 }, ..base },
-        ];
-        for other in others {
-            assert_ne!(other.etag(), base.etag());
-        }
-        assert!(EntityTag::parse(base.etag().as_bytes()).is_some_and(|tag| !tag.is_weak()));
+        StaticFile::new(Found { state, plain: fd, beside: [None, None, None] }, manner).unwrap()
+    }
+
+    /// Text of which a quarter is left when it is compressed.
+    fn digits(len: usize) -> String {
+        (0u32..)
+            .flat_map(|n| format!("{:032b}", n.wrapping_mul(2_654_435_761)).into_bytes())
+            .map(char::from)
+            .take(len)
+            .collect()
     }
 
     #[test]
-    fn a_file_that_shrank_is_read_as_far_as_it_goes() {
+    fn what_is_compressed_counts_as_memory_also_where_it_is_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), b"abc").unwrap();
-        let fd = OwnedFd::from(std::fs::File::open(file.path()).unwrap());
-        assert_eq!(read_up_to(&fd, 10).unwrap(), b"abc");
-        assert_eq!(read_up_to(&fd, 2).unwrap(), b"ab");
+        for (size, apart) in [(10_000, false), (400_000, true)] {
+            std::fs::write(file.path(), digits(size)).unwrap();
+            let file = open(file.path());
+            for place in 0..MADE.len() {
+                let before = file.weight();
+                file.make(place).unwrap();
+                let Some(Some(form)) = file.made[place].form.get() else { panic!("it gets smaller") };
+                let len = usize::try_from(form.content().len()).unwrap();
+                assert_eq!(matches!(form.content(), Content::File(_)), apart, "{len}");
+                assert!((before + len..before + len + 1000).contains(&file.weight()), "{len}");
+                // Again is not twice.
+                let once = file.weight();
+                file.make(place).unwrap();
+                assert_eq!(file.weight(), once);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_file_that_changed_is_not_compressed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), digits(50_000)).unwrap();
+        let opened = open(file.path());
+        std::fs::write(file.path(), digits(49_999)).unwrap();
+        assert_eq!(opened.make(0).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert!(opened.made[0].form.get().is_none());
+        assert!(opened.ask(0) && !opened.ask(0));
+        opened.ask_again(0);
+        assert!(opened.ask(0));
     }
 }

@@ -20,11 +20,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(builder: WebBuilder) -> Self {
+        Self::start_with(EngineConfig::default(), builder)
+    }
+
+    pub(crate) fn start_with(config: EngineConfig, builder: WebBuilder) -> Self {
         let web = builder.build().expect("the web service is built");
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("a bound socket has an address");
         let metrics = Metrics::on_heap(1);
-        let running = LoopBuilder::new(EngineConfig::default())
+        let running = LoopBuilder::new(config)
             .metrics(metrics.process(0))
             .listen("web", socket, || Ok(web))
             .spawn()

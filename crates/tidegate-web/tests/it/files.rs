@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use tempfile::TempDir;
-use tidegate_web::{Status, Web};
+use tidegate_web::{FilesOptions, Status, Web};
 
 use crate::client::{Server, eventually, get, request};
 
@@ -41,7 +41,7 @@ fn serve(dir: &TempDir) -> Server {
 }
 
 /// Bytes without a pattern (xorshift), the same each time.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -118,7 +118,7 @@ fn what_is_not_there_is_404() {
 #[test]
 fn dot_files_are_served_when_that_is_wanted() {
     let dir = site();
-    let server = Server::start(Web::builder().root(root(&dir)).serve_dot_files());
+    let server = Server::start(Web::builder().files(FilesOptions::new(root(&dir)).dot_files(true)));
     assert_eq!(server.get("/.env").text(), "secret");
 }
 
@@ -273,7 +273,7 @@ fn more_files_than_the_cache_holds_are_served_right() {
         let large = [n; 20_000];
         fs::write(root(&dir).join(format!("{n}.bin")), large).unwrap();
     }
-    let server = Server::start(Web::builder().root(root(&dir)).max_cached_files(3));
+    let server = Server::start(Web::builder().files(FilesOptions::new(root(&dir)).max_cached_files(3)));
     let mut client = server.connect();
     for round in 0..3 {
         for n in 0..20u8 {

@@ -11,13 +11,17 @@ mod corpus;
 
 mod answers;
 mod bodies;
+mod changes;
 mod client;
 mod clients;
 mod conditions;
 mod counters;
 mod curl;
+mod encodings;
 mod exhaustion;
 mod files;
+mod folders;
 mod lifecycle;
 mod messages;
+mod ranges;
 mod refusals;
