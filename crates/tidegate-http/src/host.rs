@@ -35,9 +35,8 @@ impl<'a> Host<'a> {
     #[must_use]
     #[inline]
     pub fn parse(text: &'a [u8]) -> Option<Self> {
-        let len = name_len(text)?;
-        let port = text.get(len + 1..).filter(|digits| !digits.is_empty()).map(port_number);
-        Some(Self { name: str::from_utf8(&text[..len]).ok()?, port })
+        let prefix = parse_prefix(text).filter(|prefix| prefix.len == text.len())?;
+        Some(Self { name: str::from_utf8(&text[..prefix.name_len]).ok()?, port: prefix.port })
     }
 
     /// The host in lower case, without a dot at its end: two that mean the same are equal. An IPv6 address keeps its
@@ -70,19 +69,29 @@ impl<'a> Host<'a> {
     }
 }
 
-/// The length of the host at the start of `text`, which has a valid port behind it or nothing. Done for every request.
+/// A host at the start of some text.
+pub(crate) struct Prefix {
+    name_len: usize,
+    port: Option<u16>,
+    /// With the port.
+    pub(crate) len: usize,
+}
+
+/// The host with its port at the start of `text`, whatever follows. This is done for every request.
 #[inline]
-pub(crate) fn name_len(text: &[u8]) -> Option<usize> {
-    let len = match text {
+pub(crate) fn parse_prefix(text: &[u8]) -> Option<Prefix> {
+    let name_len = match text {
         [b'[', ..] => ip_literal_len(text)?,
         _ => reg_name_len(text)?,
     };
-    match &text[len..] {
-        // A colon without a port is the same as none (RFC 3986, section 6.2.3).
-        [] => Some(len),
-        [b':', digits @ ..] => is_port(digits).then_some(len),
-        _ => None,
+    let Some(b':') = text.get(name_len) else { return Some(Prefix { name_len, port: None, len: name_len }) };
+    let (mut port, mut len) = (0u16, name_len + 1);
+    while let Some(digit @ b'0'..=b'9') = text.get(len) {
+        port = port.checked_mul(10)?.checked_add(u16::from(digit - b'0'))?;
+        len += 1;
     }
+    // A colon without a port is the same as none (RFC 3986, section 6.2.3).
+    Some(Prefix { name_len, port: (len > name_len + 1).then_some(port), len })
 }
 
 /// The length of the name at the start of `text`: up to the first byte that no name has, or all of it.
@@ -110,29 +119,6 @@ fn ip_literal_len(text: &[u8]) -> Option<usize> {
     let address = str::from_utf8(&text[1..end]).ok()?;
     address.parse::<Ipv6Addr>().ok()?;
     Some(end + 1)
-}
-
-#[inline]
-fn is_port(digits: &[u8]) -> bool {
-    let digit = |byte: u8| byte.wrapping_sub(b'0') <= 9;
-    match *digits {
-        [] => true,
-        [a, b] => digit(a) & digit(b),
-        [a, b, c, d] => digit(a) & digit(b) & digit(c) & digit(d),
-        [a @ b'0'..=b'5', b, c, d, e] => digit(a) & digit(b) & digit(c) & digit(d) & digit(e),
-        _ => {
-            digits.iter().all(u8::is_ascii_digit) && digits.iter().fold(0, push_digit) <= u32::from(u16::MAX)
-        }
-    }
-}
-
-/// The number of digits that are a port.
-fn port_number(digits: &[u8]) -> u16 {
-    u16::try_from(digits.iter().fold(0, push_digit)).unwrap_or(u16::MAX)
-}
-
-fn push_digit(number: u32, digit: &u8) -> u32 {
-    number.saturating_mul(10).saturating_add(u32::from(digit.wrapping_sub(b'0')))
 }
 
 #[cfg(test)]

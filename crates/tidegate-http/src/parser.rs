@@ -174,6 +174,9 @@ impl HeadParser {
     /// Takes the field line that `line` begins with; answers its length, or `None` when it is not complete.
     #[inline]
     fn field_line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
+        if let Some(used) = self.plain_host_line(line, limits)? {
+            return Ok(Some(used));
+        }
         let name_len = token_len(line);
         match line.get(name_len) {
             None => return Ok(None),
@@ -189,17 +192,40 @@ impl HeadParser {
             [b'\r' | b'\n', ..] => return Err(HttpError::LineEnd),
             _ => return Err(HttpError::Field),
         }
-        self.fields += 1;
-        if self.fields > limits.max_fields {
-            return Err(HttpError::TooManyFields);
-        }
+        self.count_field(limits)?;
         let value = &after_colon[..value_len];
         if name_len == 4 && line[..4].eq_ignore_ascii_case(b"host") {
-            self.take_host(self.at + name_len + 1, value)?;
+            let host = trim_ows(value);
+            let blanks = value.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+            if host::parse_prefix(host).is_none_or(|prefix| prefix.len != host.len()) {
+                return Err(HttpError::Host);
+            }
+            self.take_host(self.at + name_len + 1 + blanks, host.len())?;
         } else {
             self.take_field(&line[..name_len], trim_ows(value))?;
         }
         Ok(Some(name_len + 1 + value_len + 2))
+    }
+
+    /// The `Host` line as nearly every client writes it, which needs one look at its bytes; answers its length. Any other
+    /// line is left as it is.
+    #[inline]
+    fn plain_host_line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
+        const NAME: &[u8; 6] = b"Host: ";
+        let Some((NAME, value)) = line.split_first_chunk() else { return Ok(None) };
+        let Some(host) = host::parse_prefix(value) else { return Ok(None) };
+        if !value[host.len..].starts_with(b"\r\n") {
+            return Ok(None);
+        }
+        self.count_field(limits)?;
+        self.take_host(self.at + NAME.len(), host.len)?;
+        Ok(Some(NAME.len() + host.len + 2))
+    }
+
+    #[inline]
+    const fn count_field(&mut self, limits: &HeadLimits) -> Result<(), HttpError> {
+        self.fields += 1;
+        if self.fields > limits.max_fields { Err(HttpError::TooManyFields) } else { Ok(()) }
     }
 
     /// Keeps what the field says, if it is one of those that concern every request.
@@ -230,17 +256,16 @@ impl HeadParser {
         Ok(())
     }
 
-    /// `value` begins at `start` and has blanks around it.
+    /// A valid host of `len` bytes stands at `start`.
     #[inline]
-    fn take_host(&mut self, start: usize, value: &[u8]) -> Result<(), HttpError> {
-        let host = trim_ows(value);
-        if self.seen_host || host::name_len(host).is_none() {
+    const fn take_host(&mut self, start: usize, len: usize) -> Result<(), HttpError> {
+        if self.seen_host {
             return Err(HttpError::Host);
         }
         self.seen_host = true;
         if self.host_start == self.host_end {
-            self.host_start = start + value.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(0);
-            self.host_end = self.host_start + host.len();
+            self.host_start = start;
+            self.host_end = start + len;
         }
         Ok(())
     }
