@@ -30,6 +30,7 @@ use crate::metrics::{Metrics, ProcessMetrics};
 use crate::model::{EventLoop, Model};
 use crate::pool::{HandlerPool, PoolConfig, PoolHandle};
 use crate::record::Record;
+use crate::sampler::Sampler;
 use crate::shared_loop::{Kind, SharedLoop};
 use crate::sites::{Plan, Sites, Source};
 use crate::socket::Sockets;
@@ -426,6 +427,7 @@ impl LoopBuilder {
             visits: visited.then(Visits::default),
             stage: Stage::Serving,
             telling: None,
+            sampler: Sampler::new(std::process::id()),
         };
         Ok((this, LoopHandle { shared }))
     }

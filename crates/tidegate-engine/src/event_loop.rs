@@ -21,6 +21,7 @@ use crate::intake::Arrival;
 use crate::io::{Site, Turn};
 use crate::metrics::{ProcessMetrics, ProcessWord};
 use crate::order::Order;
+use crate::sampler::Sampler;
 use crate::spares::Spares;
 use crate::wish::Wish;
 use crate::{Flow, Reason};
@@ -32,6 +33,7 @@ mod datagrams;
 mod deadline;
 mod flush;
 mod input;
+mod latency;
 mod letters;
 mod orders;
 pub(crate) mod outgoing;
@@ -80,6 +82,8 @@ pub(crate) struct Loop<R: Reactor> {
     pub(crate) stage: Stage,
     /// Not all services have been told yet that the loop retires.
     pub(crate) telling: Option<Telling>,
+    /// Which batches' latencies are measured.
+    pub(crate) sampler: Sampler,
 }
 
 /// How far the loop is from its end.

@@ -34,6 +34,7 @@ mod pool;
 mod reason;
 mod receiver;
 mod record;
+mod sampler;
 mod service;
 mod shared_loop;
 mod sites;
@@ -56,8 +57,8 @@ pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTER_BYTES, MAX_LETTERS}
 pub use io::Io;
 pub use loop_handle::{LoopHandle, Running};
 pub use metrics::{
-    HEAD_WORDS, LISTENER_WORDS, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS, Metrics, ProcessMetrics,
-    ProcessWord, RunningCallback, TurnHistogram, Words,
+    HEAD_WORDS, LISTENER_WORDS, LatencyHistogram, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS,
+    MIN_LISTENER_WORDS, Metrics, ProcessMetrics, ProcessWord, RunningCallback, TurnHistogram, Words,
 };
 pub use model::EventLoop;
 pub use pool::{HandlerPool, HandlerSteps, PoolConfig, QueuedMessage};

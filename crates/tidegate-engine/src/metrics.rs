@@ -9,10 +9,11 @@
 //! +------+------------+------------+--- … ---+------+--- … ---+
 //! | head | listener 0 | listener 1 |         | head |         |
 //! +------+------------+------------+--- … ---+------+--- … ---+
-//!     |    general 16 | closes by reason 64 | service's own 48
+//!     |    general 16 | closes by reason 64 | service's own 48 | histogram of latencies 24 | 8 that are free
 //!     general 32 | histogram of turns 13
 //! ```
 
+mod latency;
 mod turns;
 
 use std::fmt::Debug;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use tidegate_reactor::Token;
 
+pub use latency::LatencyHistogram;
 pub use turns::TurnHistogram;
 
 use crate::Reason;
@@ -182,17 +184,24 @@ const TURNS_AT: usize = 32;
 const TURNS_SUM_AT: usize = TURNS_AT + TurnHistogram::BUCKETS;
 const _: () = assert!(TURNS_SUM_AT < HEAD_WORDS, "the head has room for the histogram");
 /// Words of a listener.
-pub const LISTENER_WORDS: usize = 128;
+pub const LISTENER_WORDS: usize = 160;
+/// The fewest words that a listener had in any version.
+pub const MIN_LISTENER_WORDS: usize = LATENCY_AT;
 /// How many counters of its own a service may have.
-pub const MAX_SERVICE_COUNTERS: usize = LISTENER_WORDS - SERVICE_AT;
+pub const MAX_SERVICE_COUNTERS: usize = LATENCY_AT - SERVICE_AT;
 const REASONS_AT: usize = 16;
 const SERVICE_AT: usize = REASONS_AT + Reason::COUNT;
+const LATENCY_AT: usize = 128;
+const LATENCY_SUM_AT: usize = LATENCY_AT + LatencyHistogram::BUCKETS;
+const _: () = assert!(LATENCY_SUM_AT < LISTENER_WORDS, "a listener has room for the histogram");
 
 /// A view of the counters of several processes.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     words: Arc<dyn Words>,
     listeners: usize,
+    /// [`LISTENER_WORDS`], or what they were in the program that made the words.
+    listener_words: usize,
 }
 
 impl Metrics {
@@ -205,7 +214,14 @@ impl Metrics {
     /// A view of `words`, which were zero when they were new.
     #[must_use]
     pub fn new(words: Arc<dyn Words>, listeners: usize) -> Self {
-        Self { words, listeners }
+        Self { words, listeners, listener_words: LISTENER_WORDS }
+    }
+
+    /// The view of words that another version of this program has made, with so many for each listener. What it does not
+    /// have is zero, and is not counted. No less than [`MIN_LISTENER_WORDS`] are taken.
+    #[must_use]
+    pub fn with_listener_words(self, listener_words: usize) -> Self {
+        Self { listener_words: listener_words.max(MIN_LISTENER_WORDS), ..self }
     }
 
     /// Counters on the heap, for one process.
@@ -228,6 +244,12 @@ impl Metrics {
         self.words.words().len() / self.stride()
     }
 
+    /// How many words each listener has.
+    #[must_use]
+    pub const fn listener_words(&self) -> usize {
+        self.listener_words
+    }
+
     /// How many listeners a process has.
     #[must_use]
     pub fn listeners(&self) -> usize {
@@ -246,11 +268,12 @@ impl Metrics {
             words: Arc::clone(&self.words),
             base: process * self.stride(),
             listeners: self.listeners,
+            listener_words: self.listener_words,
         }
     }
 
     fn stride(&self) -> usize {
-        HEAD_WORDS + self.listeners * LISTENER_WORDS
+        HEAD_WORDS + self.listeners * self.listener_words
     }
 }
 
@@ -260,6 +283,7 @@ pub struct ProcessMetrics {
     words: Arc<dyn Words>,
     base: usize,
     listeners: usize,
+    listener_words: usize,
 }
 
 impl ProcessMetrics {
@@ -282,7 +306,7 @@ impl ProcessMetrics {
     /// Counts a turn of the loop that took so long: two loads and two stores. Only its one writer may.
     #[inline]
     pub fn record_turn(&self, took: Duration) {
-        let ns = took.as_secs().saturating_mul(1_000_000_000).saturating_add(took.subsec_nanos().into());
+        let ns = nanos(took);
         let head = &self.words.words()[self.base..self.base + HEAD_WORDS];
         add(&head[TURNS_AT + TurnHistogram::bucket(ns)], 1);
         add(&head[TURNS_SUM_AT], ns);
@@ -361,7 +385,8 @@ impl ProcessMetrics {
         assert!(listener < self.listeners, "listener {listener} of {}", self.listeners);
         ListenerMetrics {
             words: Arc::clone(&self.words),
-            base: self.base + HEAD_WORDS + listener * LISTENER_WORDS,
+            base: self.base + HEAD_WORDS + listener * self.listener_words,
+            len: self.listener_words,
         }
     }
 }
@@ -371,6 +396,8 @@ impl ProcessMetrics {
 pub struct ListenerMetrics {
     words: Arc<dyn Words>,
     base: usize,
+    /// How many words there are.
+    len: usize,
 }
 
 impl ListenerMetrics {
@@ -383,7 +410,7 @@ impl ListenerMetrics {
     /// Takes over what another place has counted, which counts from zero again. Connections that are open stay where they
     /// are. Nobody else may count in either of them.
     pub fn absorb(&self, other: &Self) {
-        for index in (0..LISTENER_WORDS).filter(|index| *index != ListenerWord::Open as usize) {
+        for index in (0..self.len.min(other.len)).filter(|index| *index != ListenerWord::Open as usize) {
             add(self.word(index), other.word(index).swap(0, Ordering::Relaxed));
         }
     }
@@ -398,6 +425,29 @@ impl ListenerMetrics {
     #[must_use]
     pub fn service(&self, counter: usize) -> u64 {
         self.word(SERVICE_AT + counter.min(MAX_SERVICE_COUNTERS - 1)).load(Ordering::Relaxed)
+    }
+
+    /// How long answers took.
+    #[must_use]
+    pub fn latency(&self) -> LatencyHistogram {
+        if self.len <= LATENCY_SUM_AT {
+            return LatencyHistogram::EMPTY;
+        }
+        let word = |at: usize| self.word(at).load(Ordering::Relaxed);
+        LatencyHistogram {
+            counts: std::array::from_fn(|bucket| word(LATENCY_AT + bucket)),
+            sum_ns: word(LATENCY_SUM_AT),
+        }
+    }
+
+    /// Enters that the answers to a batch took so long, which stands for `weight` of them. Only the one writer may.
+    pub fn record_latency(&self, took: Duration, weight: u32) {
+        if self.len <= LATENCY_SUM_AT {
+            return;
+        }
+        let ns = nanos(took);
+        add(self.word(LATENCY_AT + LatencyHistogram::bucket(ns)), weight.into());
+        add(self.word(LATENCY_SUM_AT), ns.wrapping_mul(weight.into()));
     }
 
     #[inline]
@@ -432,6 +482,12 @@ const fn lower(word: u64) -> u32 {
 
 const fn upper(word: u64) -> u32 {
     (word >> 32) as u32
+}
+
+/// In nanoseconds; u64 reaches for centuries.
+#[inline]
+fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 /// A word has one writer, so no update is lost without a locked instruction.
@@ -486,6 +542,41 @@ mod tests {
         carried.absorb(&ended);
         assert_eq!((carried.get(ListenerWord::Accepted), carried.service(3)), (12, 2));
         assert_eq!((ended.get(ListenerWord::Accepted), ended.get(ListenerWord::Open)), (0, 1));
+    }
+
+    #[test]
+    fn what_another_version_counted_is_read_where_it_is() {
+        let words = 2 * (HEAD_WORDS + 2 * MIN_LISTENER_WORDS);
+        let block: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        let block: Arc<dyn Words> = Arc::new(block);
+        let old = Metrics::new(Arc::clone(&block), 2).with_listener_words(0);
+        assert_eq!(old.processes(), 2);
+        old.process(1).set(ProcessWord::Pid, 9);
+        let at = HEAD_WORDS + 2 * MIN_LISTENER_WORDS;
+        assert_eq!(block.words()[at].load(Ordering::Relaxed), 9);
+        let last = old.process(1).listener(1);
+        last.add(ListenerWord::Accepted, 3);
+        last.record_latency(Duration::from_secs(1), 1);
+        assert_eq!(last.latency(), LatencyHistogram::EMPTY);
+        let carried = Metrics::on_heap(1).process(0).listener(0);
+        carried.record_latency(Duration::from_micros(5), 4);
+        carried.absorb(&last);
+        assert_eq!((carried.get(ListenerWord::Accepted), carried.latency().total()), (3, 4));
+    }
+
+    #[test]
+    fn latencies_are_counted_by_their_weight_and_absorbed() {
+        let metrics = Metrics::on_heap_for(2, 2);
+        let (carried, ended) = (metrics.process(0).listener(1), metrics.process(1).listener(1));
+        ended.record_latency(Duration::from_micros(4), 1);
+        ended.record_latency(Duration::from_micros(9), 64);
+        ended.record_latency(Duration::MAX, 1);
+        carried.absorb(&ended);
+        let took = carried.latency();
+        assert_eq!((took.counts[0], took.counts[2], took.counts[22], took.total()), (1, 64, 1, 66));
+        assert_eq!(ended.latency(), LatencyHistogram::EMPTY);
+        let other = metrics.process(1).listener(0);
+        assert_eq!((other.latency(), other.service(MAX_SERVICE_COUNTERS - 1)), (LatencyHistogram::EMPTY, 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::queue::{Queue, To};
 use crate::screen::{self, Screen};
 use crate::sender::{Destination, Sender};
 use crate::socket::SocketLink;
-use crate::{Levels, MAX_LINE_BYTES, Resource, Severity, SharedStore, TidegateLayer};
+use crate::{Levels, MAX_LINE_BYTES, Recent, Resource, Severity, SharedStore, TidegateLayer};
 
 /// Where the records of a process go.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub struct ClientOptions {
     /// The bytes of records that wait for the log server; beyond that they are dropped and counted. Default 1 MiB; no less
     /// than 128 KiB is taken.
     pub ring_bytes: usize,
+    /// Where warnings and errors are kept besides, for those who share it. Default: nowhere.
+    pub recent: Option<Recent>,
 }
 
 impl ClientOptions {
@@ -75,6 +77,7 @@ impl ClientOptions {
             stderr: StderrMode::WhenAway,
             stderr_fd: None,
             ring_bytes: DEFAULT_RING_BYTES,
+            recent: None,
         }
     }
 }
@@ -113,6 +116,7 @@ pub struct Flushed {
 pub struct LogClient {
     owner: Arc<Owner>,
     levels: Levels,
+    recent: Option<Recent>,
 }
 
 /// Starts to log and makes the client the program's `tracing` subscriber, once and for all.
@@ -192,7 +196,7 @@ impl LogClient {
             .stack_size(THREAD_STACK_BYTES)
             .spawn(move || sender.run())
             .map_err(ClientError::Start)?;
-        Ok(Self { owner: Arc::new(Owner(shared)), levels: options.levels })
+        Ok(Self { owner: Arc::new(Owner(shared)), levels: options.levels, recent: options.recent })
     }
 
     /// The layer that records events through this client, for a subscriber of the program's own.
@@ -293,7 +297,10 @@ impl LogClient {
     }
 
     /// Queues a record that lacks its end.
-    pub(crate) fn offer(&self, line: &[u8]) {
+    pub(crate) fn offer(&self, severity: Severity, line: &[u8]) {
+        if let Some(recent) = &self.recent {
+            recent.put(severity, line);
+        }
         let mut state = self.shared().lock();
         state.queue.offer(line);
         let mut wake = std::mem::take(&mut state.parked);

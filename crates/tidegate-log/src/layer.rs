@@ -39,8 +39,9 @@ impl TidegateLayer {
             }
         }
         event.record(encoder);
-        let head = self.client.head(metadata.target(), metadata.level().into());
-        self.client.offer(encoder.line(&head));
+        let severity = metadata.level().into();
+        let head = self.client.head(metadata.target(), severity);
+        self.client.offer(severity, encoder.line(&head));
     }
 }
 

@@ -57,7 +57,7 @@ impl Clocks {
 }
 
 /// `CLOCK_MONOTONIC`, clock_gettime(2).
-fn monotonic() -> Instant {
+pub(crate) fn monotonic() -> Instant {
     let time = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);

@@ -25,7 +25,7 @@ use self::registrations::Registrations;
 pub(crate) use self::source::Source;
 use self::source::Sources;
 use self::word::{pack, unpack};
-use crate::clock::Clocks;
+use crate::clock::{self, Clocks};
 use crate::datagrams::DatagramSockets;
 use crate::last_words::leaves_words;
 use crate::target::begin_connect;
@@ -474,6 +474,10 @@ impl Reactor for Epoll {
 
     fn now(&self) -> Instant {
         self.clocks.now()
+    }
+
+    fn clock(&self) -> Instant {
+        clock::monotonic()
     }
 
     fn unix_time(&self) -> u64 {

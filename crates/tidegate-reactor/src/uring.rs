@@ -28,7 +28,7 @@ use tidegate_timer::Instant;
 
 use self::conn::{Conn, Next, Receiving};
 use self::listeners::Listeners;
-use crate::clock::Clocks;
+use crate::clock::{self, Clocks};
 use crate::datagrams::DatagramSockets;
 use crate::slots::Slots;
 use crate::target::begin_connect;
@@ -457,6 +457,10 @@ impl Reactor for Uring {
 
     fn now(&self) -> Instant {
         self.clocks.now()
+    }
+
+    fn clock(&self) -> Instant {
+        clock::monotonic()
     }
 
     fn unix_time(&self) -> u64 {

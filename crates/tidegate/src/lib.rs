@@ -33,10 +33,12 @@ mod clients_document {}
 
 #[cfg(feature = "full")]
 mod assemble;
+mod board;
 mod clients;
 pub mod config;
 mod connections;
 mod error;
+mod history;
 mod holder;
 mod layout;
 mod listen_options;
@@ -60,7 +62,7 @@ pub use services::{
     Chargen, Datagrams, Daytime, Stream, discard, discard_datagrams, echo, echo_datagrams, may_answer,
 };
 pub use sockets::BindError;
-pub use status::{GenerationStatus, ListenerStatus, ProcessStatus, Status, ThreadStatus};
+pub use status::{GenerationStatus, LatencyStatus, ListenerStatus, ProcessStatus, Status, ThreadStatus};
 
 pub use tidegate_engine::{
     Address as DatagramAddress, Backoff, BoxError, Closed, ConnHandle, ConnId, Connect, ConnectError,

@@ -35,6 +35,7 @@ impl StatusSource {
         self.write_loop_connections(&mut text);
         self.write_turns(&mut text);
         self.write_listener_metrics(&mut text);
+        self.write_latencies(&mut text);
         self.write_closes(&mut text);
         self.write_first_ends(&mut text);
         self.write_service_counters(&mut text);
@@ -85,22 +86,29 @@ impl StatusSource {
         }
     }
 
-    /// A histogram for each loop; buckets of this format hold those of all smaller limits too.
+    /// A histogram for each loop.
     fn write_turns(&self, text: &mut String) {
         const NAME: &str = "tidegate_loop_turn_seconds";
         head(text, NAME, "histogram", "How long turns of an event loop took, without the wait between them.");
         for process in self.started() {
             for (seat, place) in process.seats() {
                 let turns = place.turns();
-                let labels = loop_labels(&process, seat);
-                let mut total = 0;
-                for (limit, count) in turns.buckets() {
-                    total += count;
-                    let limit = limit.map_or("+Inf".to_owned(), seconds);
-                    line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"{limit}\""), total);
+                histogram(text, NAME, &loop_labels(&process, seat), turns.buckets(), turns.sum_ns);
+            }
+        }
+    }
+
+    /// A histogram for each listener that has answered something.
+    fn write_latencies(&self, text: &mut String) {
+        const NAME: &str = "tidegate_answer_seconds";
+        let help = "How long answers took, from when an event loop had a batch of messages; from a sample.";
+        head(text, NAME, "histogram", help);
+        for process in self.counted() {
+            for (index, meta) in process.listeners() {
+                let took = process.latency(index);
+                if took.total() > 0 {
+                    histogram(text, NAME, &listener_labels(&process, meta), took.buckets(), took.sum_ns);
                 }
-                let _ = writeln!(text, "{NAME}_sum{{{labels}}} {}", seconds(turns.sum_ns));
-                line(text, &format!("{NAME}_count"), &labels, total);
             }
         }
     }
@@ -303,6 +311,24 @@ fn line(text: &mut String, name: &str, labels: &str, value: u64) {
     let _ = writeln!(text, "{name}{{{labels}}} {value}");
 }
 
+/// Buckets of this format hold those of all smaller limits too.
+fn histogram(
+    text: &mut String,
+    name: &str,
+    labels: &str,
+    buckets: impl Iterator<Item = (Option<u64>, u64)>,
+    sum_ns: u64,
+) {
+    let mut total = 0u64;
+    for (limit, count) in buckets {
+        total = total.wrapping_add(count);
+        let limit = limit.map_or("+Inf".to_owned(), seconds);
+        line(text, &format!("{name}_bucket"), &format!("{labels},le=\"{limit}\""), total);
+    }
+    let _ = writeln!(text, "{name}_sum{{{labels}}} {}", seconds(sum_ns));
+    line(text, &format!("{name}_count"), labels, total);
+}
+
 /// Nanoseconds as seconds, to the last digit.
 fn seconds(ns: u64) -> String {
     let text = format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
@@ -376,7 +402,7 @@ mod tests {
             layout: Layout::PERMANENT,
         };
         let view = View { generation: 1, metrics, listeners: Arc::new([meta]), layout: LAYOUT };
-        StatusSource { permanent, generations: vec![view] }.prometheus()
+        StatusSource { permanent, generations: vec![view], board: None }.prometheus()
     }
 
     #[test]
@@ -415,6 +441,28 @@ mod tests {
         assert!(text.contains(
             "tidegate_loop_turn_seconds_count{process=\"worker-0\",generation=\"1\",loop=\"0\"} 0\n"
         ));
+    }
+
+    #[test]
+    fn latencies_are_those_of_the_listener_over_all_loops() {
+        let none = exposition(|_| {});
+        assert!(none.contains("# TYPE tidegate_answer_seconds histogram\n"));
+        assert!(!none.contains("tidegate_answer_seconds_count"), "nothing was answered");
+        let text = exposition(|metrics| {
+            let loops = LAYOUT.of_worker(0, 0);
+            metrics.process(loops.start).listener(0).record_latency(Duration::from_micros(3), 64);
+            metrics.process(loops.start + 1).listener(0).record_latency(Duration::from_micros(5), 1);
+        });
+        let labels = "process=\"worker-0\",generation=\"1\",listener=\"web\",service=\"web\"";
+        for line in [
+            format!("tidegate_answer_seconds_bucket{{{labels},le=\"0.000004\"}} 64\n"),
+            format!("tidegate_answer_seconds_bucket{{{labels},le=\"0.000008\"}} 65\n"),
+            format!("tidegate_answer_seconds_bucket{{{labels},le=\"+Inf\"}} 65\n"),
+            format!("tidegate_answer_seconds_sum{{{labels}}} 0.000197\n"),
+            format!("tidegate_answer_seconds_count{{{labels}}} 65\n"),
+        ] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod operated;
 pub(crate) mod probe;
 pub(crate) mod process;
 mod questions;
+pub(crate) mod sampling;
 pub(crate) mod single;
 mod threads;
 mod watch;

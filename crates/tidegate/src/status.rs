@@ -8,14 +8,18 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tidegate_engine::{CounterDef, ListenerMetrics, ListenerWord, Metrics, ProcessMetrics, ProcessWord};
+use tidegate_engine::{
+    CounterDef, LatencyHistogram, ListenerMetrics, ListenerWord, Metrics, ProcessMetrics, ProcessWord,
+    TurnHistogram,
+};
 
+use crate::board::Board;
 use crate::layout::Layout;
 #[cfg(feature = "full")]
 use crate::layout::Seat;
 
 /// A snapshot of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The version of the program that answers.
     pub version: String,
@@ -65,6 +69,30 @@ pub struct ListenerStatus {
     /// What is to be known of it besides, as `paused`; empty when there is nothing.
     #[serde(default)]
     pub note: String,
+    /// How long its answers took, over all processes and restarts.
+    #[serde(default)]
+    pub latency: LatencyStatus,
+}
+
+/// How long answers took: from the moment in which an event loop had a batch of requests to the one in which its answers
+/// were given to the kernel. Estimated from a sample, in nanoseconds; 0 when there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyStatus {
+    /// Half took no longer.
+    pub p50_ns: u64,
+    /// Nine of ten took no longer.
+    pub p90_ns: u64,
+    /// 99 of a hundred took no longer.
+    pub p99_ns: u64,
+    /// 999 of a thousand took no longer.
+    pub p999_ns: u64,
+}
+
+impl LatencyStatus {
+    fn of(took: &LatencyHistogram) -> Self {
+        let within = |of_1000| took.quantile_ns(of_1000).unwrap_or(0);
+        Self { p50_ns: within(500), p90_ns: within(900), p99_ns: within(990), p999_ns: within(999) }
+    }
 }
 
 /// A process.
@@ -149,6 +177,8 @@ pub(crate) struct StatusSource {
     pub(crate) permanent: View,
     /// The oldest first. The last one is that of the configuration whose listeners are shown first.
     pub(crate) generations: Vec<View>,
+    /// What happened in the last minutes, where there are admin pages to show it.
+    pub(crate) board: Option<Board>,
 }
 
 /// The counters of a process, over all of its places.
@@ -157,7 +187,6 @@ pub(crate) struct ProcessCounters {
     /// At least one. Those of a worker are in the order of its seats.
     places: Vec<ProcessMetrics>,
     listeners: Arc<[ListenerMeta]>,
-    #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show single loops"))]
     layout: Layout,
     /// They are what processes of this generation have left, and older generations.
     #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only the admin pages show them"))]
@@ -208,8 +237,20 @@ impl ProcessCounters {
         loops.chain(pool).collect()
     }
 
+    /// How long the answers of a listener took.
+    #[cfg(feature = "full")]
+    pub(crate) fn latency(&self, listener: usize) -> LatencyHistogram {
+        let took = self.places.iter().map(|place| place.listener(listener).latency());
+        took.fold(LatencyHistogram::EMPTY, |sum, it| sum.plus(&it))
+    }
+
+    /// How long the turns of each of its loops took.
+    pub(crate) fn loop_turns(&self) -> impl Iterator<Item = TurnHistogram> {
+        self.places.iter().take(self.layout.loops).map(ProcessMetrics::turns)
+    }
+
     /// A word of all listeners.
-    fn total(&self, word: ListenerWord) -> u64 {
+    pub(crate) fn total(&self, word: ListenerWord) -> u64 {
         self.listeners().map(|(listener, _)| self.sum(listener, |counts| counts.get(word))).sum()
     }
 }
@@ -271,12 +312,20 @@ impl StatusSource {
 
     /// A snapshot of all processes that have started.
     pub(crate) fn collect(&self) -> Status {
-        self.steadily(|| self.collect_once())
+        self.steadily(|| self.collect_with(ProcessCounters::threads))
     }
 
-    fn collect_once(&self) -> Status {
+    /// The same without the threads of the processes, each of which would be read from files of its own.
+    #[cfg(feature = "full")]
+    pub(crate) fn brief(&self) -> Status {
+        self.collect_with(|_| Vec::new())
+    }
+
+    fn collect_with(&self, threads: impl Fn(&ProcessCounters) -> Vec<ThreadStatus>) -> Status {
         let now = unix_time();
-        let processes: Vec<_> = self.started().map(|process| self.process_status(&process, now)).collect();
+        let one =
+            |process| ProcessStatus { threads: threads(&process), ..self.process_status(&process, now) };
+        let processes: Vec<_> = self.started().map(one).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             unix_time: now,
@@ -284,6 +333,25 @@ impl StatusSource {
             generations: generations(&processes, self.committed(), now),
             processes,
         }
+    }
+
+    /// How long the answers of each of these listeners took, whoever gave them.
+    #[cfg(feature = "full")]
+    pub(crate) fn listener_latencies(&self, listeners: &[ListenerStatus]) -> Vec<LatencyHistogram> {
+        listeners.iter().map(|listener| self.latency_of(&listener.name, &listener.service)).collect()
+    }
+
+    fn latency_of(&self, name: &str, service: &str) -> LatencyHistogram {
+        let mut took = LatencyHistogram::EMPTY;
+        for view in self.views() {
+            let same = |(_, meta): &(usize, &ListenerMeta)| meta.name == name && meta.service == service;
+            for (index, _) in view.listeners.iter().enumerate().filter(same) {
+                for place in 0..view.metrics.processes() {
+                    took = took.plus(&view.metrics.process(place).listener(index).latency());
+                }
+            }
+        }
+        took
     }
 
     /// The generation that serves, as the master has entered it; `None` where there is no master.
@@ -334,6 +402,7 @@ impl StatusSource {
                         accepted,
                         requests,
                         note: String::new(),
+                        latency: LatencyStatus::of(&self.latency_of(&meta.name, &meta.service)),
                     }),
                 }
             }
@@ -360,7 +429,7 @@ impl StatusSource {
             bytes_in: sum(ListenerWord::BytesIn),
             bytes_out: sum(ListenerWord::BytesOut),
             requests: sum(ListenerWord::Messages) + sum(ListenerWord::DatagramsIn),
-            threads: process.threads(),
+            threads: Vec::new(),
         }
     }
 }

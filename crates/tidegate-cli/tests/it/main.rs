@@ -7,9 +7,11 @@
 )]
 
 mod acceptor;
+mod admin_page;
 mod bench;
 mod bench_capture;
 mod bench_load;
+mod browser;
 mod config;
 mod control;
 mod daemon;

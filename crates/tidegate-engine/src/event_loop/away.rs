@@ -14,7 +14,7 @@ use super::Loop;
 use super::relief::Buffers;
 use crate::conn::{Aside, Conn, Ending, Missed};
 use crate::errand::Errand;
-use crate::host::{Event, Next};
+use crate::host::{Event, Next, Then};
 use crate::job::{Home, Job, Jobs};
 use crate::metrics::ListenerWord;
 use crate::pool::{HandlerPool, PoolHandle, Refused};
@@ -147,12 +147,16 @@ impl<R: Reactor> Loop<R> {
     fn on_return(&mut self, mut job: Box<Job>) {
         let token = job.errand.who.id;
         let (handled, flow) = (job.handled, job.flow);
+        let (site, since) = (job.errand.site.index, job.errand.moment.now);
         let absence = self.come_home(&mut job.errand, u64::from(handled));
         self.keep_promise(token, job.errand.queued.weight);
         self.put_aside(job);
         match absence {
             Some(absence) => self.catch_up(token, *absence, |this| this.apply(token, flow)),
             None => self.apply(token, flow),
+        }
+        if handled && Then::Flow(flow).is_answered() {
+            self.answered(site, since);
         }
         self.pump(token);
         self.tell_eof(token);

@@ -47,7 +47,11 @@ impl<R: Reactor> Loop<R> {
             keep(conn, &mut self.spares, &data[consumed..]);
         }
         self.turn.carry_out(conn);
+        let site = conn.site;
         self.follow(token, then);
+        if consumed > 0 && then.is_answered() {
+            self.answered(site, self.turn.now);
+        }
     }
 
     /// Handles what input waits, as far as the connection may go on.
@@ -79,7 +83,11 @@ impl<R: Reactor> Loop<R> {
         } else {
             self.spares.keep(input);
         }
+        let (site, since) = (conn.site, conn.last_in);
         self.follow(token, then);
+        if consumed > 0 && then.is_answered() {
+            self.answered(site, since);
+        }
     }
 
     /// Does what the end of a batch asks for.
@@ -143,6 +151,12 @@ impl Then {
     /// Whether what is left of the input will not be handled.
     pub(crate) fn ends_input(self) -> bool {
         matches!(self, Self::Flow(Flow::CloseAfterFlush(_) | Flow::Abort(_)))
+    }
+
+    /// Whether the messages that were handled have their answers, as far as their service has any: what it suspends its
+    /// connection for is answered with a note.
+    pub(crate) fn is_answered(self) -> bool {
+        !matches!(self, Self::Flow(Flow::Suspend | Flow::Abort(_)))
     }
 }
 

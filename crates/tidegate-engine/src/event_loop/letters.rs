@@ -77,8 +77,16 @@ impl<R: Reactor> Loop<R> {
             Letter::Close(reason) => self.close(token, reason, None),
             Letter::Note(note) => {
                 // A note resumes the connection, unless its handler suspends it anew.
+                let (suspended, site, since) = (conn.suspended, conn.site, conn.last_in);
                 conn.suspended = false;
-                self.event(token, Event::Note(note));
+                self.notify(token, Event::Note(note));
+                let is_suspended = self.conns.get_mut(token).is_some_and(|conn| conn.suspended);
+                if suspended && !is_suspended {
+                    // The message for which it was suspended is answered, in what was sent now.
+                    self.answered(site, since);
+                }
+                self.pump(token);
+                self.tell_eof(token);
             }
         }
     }

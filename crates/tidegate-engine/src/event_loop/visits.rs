@@ -92,6 +92,7 @@ impl<R: Reactor> Loop<R> {
             self.reactor.give_back(loan);
         }
         let came = visit.came;
+        let (site, since) = (visit.errand.site.index, visit.errand.moment.now);
         if let Some(conn) = self.conns.get_mut(token) {
             let metrics = &self.sites[usize::from(conn.site)].metrics;
             conn.reading = visit.reading;
@@ -120,6 +121,9 @@ impl<R: Reactor> Loop<R> {
         match absence {
             Some(absence) => self.catch_up(token, *absence, |this| this.conclude(token, &came)),
             None => self.conclude(token, &came),
+        }
+        if came.messages > 0 && came.then.is_answered() {
+            self.answered(site, since);
         }
         self.pump(token);
         self.tell_eof(token);

@@ -98,6 +98,7 @@ mod input;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod latency;
 mod limits;
 #[cfg(test)]
 mod named;

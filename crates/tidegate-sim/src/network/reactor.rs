@@ -376,6 +376,10 @@ impl Reactor for Simulated {
         self.kernel.borrow().now
     }
 
+    fn clock(&self) -> Instant {
+        self.now()
+    }
+
     fn unix_time(&self) -> u64 {
         self.kernel.borrow().unix_time
     }

@@ -16,13 +16,15 @@ use super::loops::{Covered, WorkerLoops};
 use super::threads::Threads;
 use super::watch::Watch;
 use super::worker::{ANSWERS_WITHIN, announce, paused_by, tell};
+use crate::board::Board;
 use crate::layout::{Layout, Seat};
 use crate::status::{ProcessState, ROLE_ACCEPTOR};
 use crate::{Error, ServerBuilder};
 
 /// Plays the part of the acceptor until it is told to end.
 pub(crate) fn run(server: &ServerBuilder, mut child: Child, handout: &Handout) -> Result<(), Error> {
-    let log = logging::of_child(server, "acceptor", handout.generation)?;
+    let board = Board::take(&mut child)?;
+    let log = logging::of_child(server, "acceptor", handout.generation, board.as_ref())?;
     let outcome = serve(server, &mut child, handout, log.as_ref());
     logging::end_of_child(&child, "acceptor failed", &outcome, log);
     outcome
@@ -34,7 +36,7 @@ fn serve(
     handout: &Handout,
     log: Option<&tidegate_log::LogClient>,
 ) -> Result<(), Error> {
-    let status = handout.status(server, child)?;
+    let status = handout.status(server, child, None)?;
     let view =
         status.generations.last().ok_or_else(|| Error::Service("no counters were handed over".into()))?;
     let own = view.metrics.process(Layout::ACCEPTOR);

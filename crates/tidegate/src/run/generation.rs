@@ -22,6 +22,7 @@ use tidegate_sys::socket::TcpOptions;
 
 use super::handout::{HANDOUT_FD, Handout, metrics_name};
 use super::worker::SharedWords;
+use crate::board::Board;
 use crate::config::Accept;
 use crate::sockets::Bound;
 use crate::status::{StatusSource, View};
@@ -85,6 +86,7 @@ impl Generation {
         let handout = Handout::new(self.number, &self.server.config, status).file()?;
         let common = |role| {
             let spec = ChildSpec::new(role).fd(HANDOUT_FD, Arc::clone(&handout));
+            let spec = Board::hand_to(status.board.as_ref(), spec);
             metrics.iter().fold(spec, |spec, (number, fd)| spec.fd(metrics_name(*number), Arc::clone(fd)))
         };
         let mut acceptor = self.hands_over().then(|| common(Role::Acceptor));

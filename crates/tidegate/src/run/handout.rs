@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidegate_engine::{CounterDef, Metrics, Service};
+use tidegate_engine::{CounterDef, MIN_LISTENER_WORDS, Metrics, Service};
 use tidegate_log::LogServer;
 use tidegate_process::Child;
 use tidegate_sys::shared::{SharedMemory, read_all, sealed_bytes};
 
+use crate::board::Board;
 use crate::config::Config;
 use crate::layout::Layout;
 use crate::status::{ListenerMeta, StatusSource, View};
@@ -34,6 +35,9 @@ pub(crate) struct ViewParts {
     pub(crate) generation: u64,
     layout: Layout,
     listeners: Vec<(String, String, String)>,
+    /// How many words each of them has.
+    #[serde(default = "fewest_listener_words")]
+    listener_words: usize,
 }
 
 impl Handout {
@@ -59,7 +63,12 @@ impl Handout {
     }
 
     /// Maps the counters that the child inherits.
-    pub(crate) fn status(&self, server: &ServerBuilder, child: &mut Child) -> Result<StatusSource, Error> {
+    pub(crate) fn status(
+        &self,
+        server: &ServerBuilder,
+        child: &mut Child,
+        board: Option<Board>,
+    ) -> Result<StatusSource, Error> {
         let mut permanent = None;
         let mut generations = Vec::new();
         for parts in &self.views {
@@ -70,7 +79,7 @@ impl Handout {
             if parts.generation == 0 { permanent = Some(view) } else { generations.push(view) }
         }
         let permanent = permanent.ok_or_else(|| Error::Service("no counters were handed over".into()))?;
-        Ok(StatusSource { permanent, generations })
+        Ok(StatusSource { permanent, generations, board })
     }
 }
 
@@ -78,7 +87,8 @@ impl ViewParts {
     pub(crate) fn of(view: &View) -> Self {
         let part = |meta: &ListenerMeta| (meta.name.clone(), meta.address.clone(), meta.service.clone());
         let listeners = view.listeners.iter().map(part).collect();
-        Self { generation: view.generation, layout: view.layout, listeners }
+        let listener_words = view.metrics.listener_words();
+        Self { generation: view.generation, layout: view.layout, listeners, listener_words }
     }
 
     /// With the counters behind a descriptor.
@@ -91,9 +101,15 @@ impl ViewParts {
             counters: counters(server, name, service),
         };
         let listeners: Arc<[ListenerMeta]> = self.listeners.iter().map(meta).collect();
-        let metrics = Metrics::new(Arc::new(SharedWords(memory)), listeners.len());
+        let metrics = Metrics::new(Arc::new(SharedWords(memory)), listeners.len())
+            .with_listener_words(self.listener_words);
         Ok(View { generation: self.generation, metrics, listeners, layout: self.layout })
     }
+}
+
+/// Of a version that does not say.
+const fn fewest_listener_words() -> usize {
+    MIN_LISTENER_WORDS
 }
 
 /// The counters of a service, by a listener that has it.

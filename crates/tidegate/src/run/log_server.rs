@@ -13,6 +13,7 @@ use super::threads::Threads;
 use super::watch::Watch;
 use super::worker::{ANSWERS_WITHIN, tell};
 use super::{logging, worker};
+use crate::board::Board;
 use crate::layout::{Layout, Seat};
 use crate::status::{ProcessState, ROLE_LOG_SERVER};
 use crate::{Error, ServerBuilder};
@@ -22,8 +23,9 @@ pub(crate) const LOG_FD: &str = "log";
 
 /// Plays the log server's part until the master says that everybody else has ended.
 pub(crate) fn run(server: &ServerBuilder, mut child: Child, handout: &Handout) -> Result<(), Error> {
-    let (client, store) = logging::to_store(&server.config, "log server")?;
-    let status = handout.status(server, &mut child)?;
+    let board = Board::take(&mut child)?;
+    let (client, store) = logging::to_store(&server.config, "log server", board.as_ref())?;
+    let status = handout.status(server, &mut child, None)?;
     let own = status.permanent.metrics.process(Layout::LOG_SERVER);
     worker::announce(&own, ROLE_LOG_SERVER, 0, 0, 0);
     let socket =

@@ -12,6 +12,7 @@ use tidegate_process::Child;
 
 use super::control;
 use super::worker::{chain, tell};
+use crate::board::Board;
 use crate::config::Config;
 use crate::{Error, ServerBuilder};
 
@@ -19,8 +20,13 @@ use crate::{Error, ServerBuilder};
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts to log to the log server.
-pub(crate) fn to_server(config: &Config, role: &str, generation: u32) -> Result<LogClient, Error> {
-    install(config, role, generation, LogTo::Socket(config.log_socket()))
+pub(crate) fn to_server(
+    config: &Config,
+    role: &str,
+    generation: u32,
+    board: Option<&Board>,
+) -> Result<LogClient, Error> {
+    install(config, role, generation, LogTo::Socket(config.log_socket()), board)
 }
 
 /// Starts to log, in a child of a server that logs at all.
@@ -28,9 +34,10 @@ pub(crate) fn of_child(
     server: &ServerBuilder,
     role: &str,
     generation: u32,
+    board: Option<&Board>,
 ) -> Result<Option<LogClient>, Error> {
     match server.operated {
-        true => to_server(&server.config, role, generation).map(Some),
+        true => to_server(&server.config, role, generation, board).map(Some),
         false => Ok(None),
     }
 }
@@ -82,7 +89,11 @@ pub(crate) fn answer_level(log: Option<&LogClient>, spec: &str) -> Vec<u8> {
 }
 
 /// Starts to log into a store of this process, which is returned too.
-pub(crate) fn to_store(config: &Config, role: &str) -> Result<(LogClient, SharedStore), Error> {
+pub(crate) fn to_store(
+    config: &Config,
+    role: &str,
+    board: Option<&Board>,
+) -> Result<(LogClient, SharedStore), Error> {
     // What is stored belongs to no generation.
     let generation: u32 = 0;
     let options = StoreOptions {
@@ -92,11 +103,17 @@ pub(crate) fn to_store(config: &Config, role: &str) -> Result<(LogClient, Shared
     };
     let store = Store::open(options).map_err(|error| Error::Service(error.into()))?;
     let store = SharedStore::new(store);
-    let client = install(config, role, generation, LogTo::Store(store.clone()))?;
+    let client = install(config, role, generation, LogTo::Store(store.clone()), board)?;
     Ok((client, store))
 }
 
-fn install(config: &Config, role: &str, generation: u32, to: LogTo) -> Result<LogClient, Error> {
+fn install(
+    config: &Config,
+    role: &str,
+    generation: u32,
+    to: LogTo,
+    board: Option<&Board>,
+) -> Result<LogClient, Error> {
     let levels: Levels =
         config.log.level.to_string().parse().map_err(|error: tidegate_log::LevelsError| {
             // The configuration has checked it, so the two readers disagree, which is a bug.
@@ -106,6 +123,7 @@ fn install(config: &Config, role: &str, generation: u32, to: LogTo) -> Result<Lo
         levels,
         stderr: if config.process.daemon { StderrMode::WhenAway } else { StderrMode::Always },
         ring_bytes: config.log.client_buffer.as_usize(),
+        recent: board.map(|board| board.recent().clone()),
         ..ClientOptions::new(to, Resource::this_process(role, generation.into()))
     };
     let client = tidegate_log::install(options)?;

@@ -28,8 +28,10 @@ use super::generation::{Generation, shared_metrics};
 use super::handout::{HANDOUT_FD, Handout, metrics_name};
 use super::log_server::LOG_FD;
 use super::operated::Locked;
+use super::sampling::Sampling;
 use super::worker::{announce, chain};
 use super::{control, limits, logging, operated};
+use crate::board::Board;
 use crate::layout::Layout;
 use crate::server::{OnReady, Ready};
 use crate::status::{ListenerMeta, ProcessState, ROLE_MASTER, StatusSource, View};
@@ -38,7 +40,11 @@ use crate::{Error, ServerBuilder};
 /// Runs a server of several processes until it is stopped.
 pub(crate) fn run(server: ServerBuilder, signals: Signals) -> Result<(), Error> {
     let locked = if server.operated { Some(operated::lock_data_dir(&server)?) } else { None };
-    let log = if server.operated { Some(logging::to_server(&server.config, "master", 0)?) } else { None };
+    let board = if server.operated { Some(Board::shared()?) } else { None };
+    let log = match server.operated {
+        true => Some(logging::to_server(&server.config, "master", 0, board.as_ref())?),
+        false => None,
+    };
     let file = server.config.file().map(|file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
     if let (Some(user), None) = (&server.config.process.user, &server.credentials) {
@@ -47,7 +53,7 @@ pub(crate) fn run(server: ServerBuilder, signals: Signals) -> Result<(), Error> 
             "process.user has no effect: only a master that is started as root can become another user"
         );
     }
-    let outcome = start(server, signals, log.clone(), locked);
+    let outcome = start(server, signals, (log.clone(), board), locked);
     end(outcome, log)
 }
 
@@ -87,7 +93,7 @@ fn end(outcome: Result<(), Error>, log: Option<LogClient>) -> Result<(), Error> 
 fn start(
     mut server: ServerBuilder,
     signals: Signals,
-    log: Option<LogClient>,
+    (log, board): (Option<LogClient>, Option<Board>),
     locked: Option<Locked>,
 ) -> Result<(), Error> {
     operated::raise_open_files(&server.config)?;
@@ -112,7 +118,7 @@ fn start(
     };
     let operated = server.operated;
     let pid_file = locked.map(|locked| locked.pid_file);
-    let mut hooks = Hooks::new(server, log, pid_file, log_socket, notify)?;
+    let mut hooks = Hooks::new(server, (log, board), pid_file, log_socket, notify)?;
     hooks.on_ready = on_ready;
     let mut options = MasterOptions::new(hooks.permanent_specs()?, hooks.plan(first)?)
         .map_err(Error::system("opening the program's own binary"))?;
@@ -141,6 +147,9 @@ pub(crate) struct Hooks {
     /// The counters of what belongs to no generation.
     permanent: View,
     permanent_metrics: Arc<OwnedFd>,
+    /// What all processes share besides.
+    board: Option<Board>,
+    sampling: Option<Sampling>,
     log: Option<LogClient>,
     log_socket: Option<Arc<OwnedFd>>,
     pid_file: Option<PidFile>,
@@ -161,7 +170,7 @@ pub(crate) struct Hooks {
 impl Hooks {
     fn new(
         server: ServerBuilder,
-        log: Option<LogClient>,
+        (log, board): (Option<LogClient>, Option<Board>),
         pid_file: Option<PidFile>,
         log_socket: Option<Arc<OwnedFd>>,
         notify: Notify,
@@ -177,6 +186,8 @@ impl Hooks {
             current: 0,
             permanent,
             permanent_metrics,
+            sampling: board.as_ref().map(Sampling::new),
+            board,
             log,
             log_socket,
             pid_file,
@@ -201,17 +212,19 @@ impl Hooks {
         let mut generations: Vec<View> = self.generations.values().map(|it| it.view.clone()).collect();
         // Its listeners are those that people know.
         generations.sort_by_key(|view| view.generation == u64::from(self.current));
-        StatusSource { permanent: self.permanent.clone(), generations }
+        StatusSource { permanent: self.permanent.clone(), generations, board: self.board.clone() }
     }
 
     /// The children that belong to no generation.
     fn permanent_specs(&self) -> Result<Vec<ChildSpec>, Error> {
-        let status = StatusSource { permanent: self.permanent.clone(), generations: Vec::new() };
+        let (permanent, board) = (self.permanent.clone(), self.board.clone());
+        let status = StatusSource { permanent, generations: Vec::new(), board };
         let handout = Handout::new(0, &self.server.config, &status).file()?;
         let common = |role| {
-            ChildSpec::new(role)
+            let spec = ChildSpec::new(role)
                 .fd(HANDOUT_FD, Arc::clone(&handout))
-                .fd(metrics_name(0), Arc::clone(&self.permanent_metrics))
+                .fd(metrics_name(0), Arc::clone(&self.permanent_metrics));
+            Board::hand_to(self.board.as_ref(), spec)
         };
         let mut specs = Vec::new();
         if let Some(socket) = &self.log_socket {
@@ -452,11 +465,16 @@ impl MasterHooks for Hooks {
     }
 
     fn tick(&self) -> Option<Duration> {
-        self.notify.watchdog_interval()
+        let sampling = self.sampling.is_some().then_some(Sampling::INTERVAL);
+        self.notify.watchdog_interval().into_iter().chain(sampling).min()
     }
 
     fn on_tick(&mut self) {
         self.notify.watchdog();
+        if let Some(mut sampling) = self.sampling.take() {
+            sampling.look(&self.status());
+            self.sampling = Some(sampling);
+        }
     }
 
     fn shutdown_delay(&self) -> Duration {

@@ -14,6 +14,7 @@ use tidegate_sys::shared::{read_all, sealed_bytes};
 use super::handout::Handout;
 use super::logging;
 use super::worker::{announce, tell};
+use crate::board::Board;
 use crate::layout::Layout;
 use crate::status::{ProcessState, ROLE_PROCESS};
 use crate::{Error, ServerBuilder};
@@ -149,7 +150,8 @@ pub(crate) fn run(
     let place = usize::try_from(index).unwrap_or(usize::MAX);
     let spec = server.processes.get(place);
     let spec = spec.ok_or_else(|| Error::Service(format!("this program has no process {index}").into()))?;
-    let log = logging::of_child(server, &spec.name, 0)?;
+    let board = Board::take(&mut child)?;
+    let log = logging::of_child(server, &spec.name, 0, board.as_ref())?;
     let outcome = serve(server, &mut child, handout, spec, index, log.as_ref());
     logging::end_of_child(&child, "process failed", &outcome, log);
     outcome
@@ -163,7 +165,7 @@ fn serve(
     index: u32,
     log: Option<&tidegate_log::LogClient>,
 ) -> Result<(), Error> {
-    let status = handout.status(server, child)?;
+    let status = handout.status(server, child, None)?;
     let place = Layout::FIRST_PROCESS + usize::try_from(index).unwrap_or(0);
     let own = status.permanent.metrics.process(place);
     announce(&own, ROLE_PROCESS, index.into(), 0, 0);

@@ -14,9 +14,11 @@ use tidegate_sys::signal::{self, Signal};
 
 use super::build::Built;
 use super::loops::WorkerLoops;
+use super::sampling::Sampling;
 use super::watch::Watch;
 use super::worker::{Inherited, announce};
 use super::{limits, logging, operated};
+use crate::board::Board;
 use crate::layout::Layout;
 use crate::server::{Ready, SpawnedServer};
 use crate::sockets::Bound;
@@ -25,7 +27,7 @@ use crate::{Error, ServerBuilder};
 
 /// Starts the server on a thread of this process.
 pub(crate) fn spawn(server: &ServerBuilder) -> Result<SpawnedServer, Error> {
-    let parts = prepare(server, bind(server, &mut ActivatedSockets::default(), Duration::ZERO)?)?;
+    let parts = prepare(server, bind(server, &mut ActivatedSockets::default(), Duration::ZERO)?, None)?;
     let loops = start_loops(server, &parts.status, parts.built, || {})?;
     Ok(SpawnedServer { ready: parts.ready, loops: Some(loops), bound: parts.bound })
 }
@@ -58,7 +60,7 @@ fn counters_at(server: &ServerBuilder, addresses: &[String]) -> StatusSource {
         listeners: server.listener_metas(addresses.iter().map(String::as_str)),
         layout: server.layout(),
     };
-    StatusSource { permanent, generations: vec![own] }
+    StatusSource { permanent, generations: vec![own], board: None }
 }
 
 /// The places of the one worker.
@@ -76,10 +78,10 @@ fn bind(
 }
 
 /// Builds the loops of the listeners.
-fn prepare(server: &ServerBuilder, mut bound: Vec<Bound>) -> Result<Parts, Error> {
+fn prepare(server: &ServerBuilder, mut bound: Vec<Bound>, board: Option<Board>) -> Result<Parts, Error> {
     let ready = Ready { listeners: bound.iter().map(|b| (b.name.clone(), b.address.clone())).collect() };
     let addresses: Vec<String> = bound.iter().map(|bound| bound.address.clone()).collect();
-    let status = counters_at(server, &addresses);
+    let status = StatusSource { board, ..counters_at(server, &addresses) };
     let places = places(server, &status);
     places.iter().for_each(|place| announce(place, ROLE_WORKER, 0, GENERATION, 0));
     let own = places[0].clone();
@@ -114,13 +116,14 @@ pub(crate) fn run(mut server: ServerBuilder, signals: &Signals) -> Result<(), Er
     let mut given = ActivatedSockets::take().map_err(|error| Error::Service(error.into()))?;
     let notify = Notify::from_env();
     if !server.operated {
-        let parts = prepare(&server, bind(&server, &mut given, Duration::ZERO)?)?;
+        let parts = prepare(&server, bind(&server, &mut given, Duration::ZERO)?, None)?;
         return serve(&server, parts, signals, Around { operated: None, log: None, on_ready, notify });
     }
     let locked = operated::lock_data_dir(&server)?;
-    let (client, store) = logging::to_store(&server.config, "worker 0")?;
+    let board = Board::on_heap();
+    let (client, store) = logging::to_store(&server.config, "worker 0", board.as_ref())?;
     let socket = operated::bind_log_socket(&server)?;
-    let parts = prepare(&server, bind(&server, &mut given, locked.patience)?)?;
+    let parts = prepare(&server, bind(&server, &mut given, locked.patience)?, board)?;
     let for_loop = store.clone();
     let log_place = parts.status.permanent.metrics.process(Layout::LOG_SERVER);
     announce(&log_place, ROLE_LOG_SERVER, 0, 0, 0);
@@ -170,13 +173,18 @@ fn serve(server: &ServerBuilder, parts: Parts, signals: &Signals, around: Around
     }
     let mut told = false;
     let mut quit_at: Option<Instant> = None;
+    let mut sampling = parts.status.board.as_ref().map(Sampling::new);
     while !loops.is_finished() {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(&*ended, PollFlags::IN)];
         let until_quit = quit_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let interval = until_quit.into_iter().fold(watches[0].interval(), Duration::min);
+        let until_sample = sampling.as_ref().map(Sampling::due_in);
+        let interval = until_quit.into_iter().chain(until_sample).fold(watches[0].interval(), Duration::min);
         let interval = Timespec::try_from(interval).ok();
         let polled = poll(&mut fds, interval.as_ref());
         watches.iter_mut().for_each(Watch::look);
+        if let Some(sampling) = &mut sampling {
+            sampling.look(&parts.status);
+        }
         match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::system("waiting for signals")(errno.into())),

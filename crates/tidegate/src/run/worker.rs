@@ -18,6 +18,7 @@ use super::logging;
 use super::loops::{Covered, WorkerLoops};
 use super::questions::Questioned;
 use super::watch::Watch;
+use crate::board::Board;
 use crate::sockets::Bound;
 use crate::status::{ProcessState, ROLE_WORKER, StatusSource, unix_time};
 use crate::{Error, ServerBuilder};
@@ -29,8 +30,11 @@ pub(crate) fn run(
     handout: &Handout,
     index: u32,
 ) -> Result<(), Error> {
-    let log = logging::of_child(server, &format!("worker {index}"), handout.generation)?;
-    let outcome = serve(server, &mut child, handout, index, log.as_ref());
+    let board = Board::take(&mut child)?;
+    let log = logging::of_child(server, &format!("worker {index}"), handout.generation, board.as_ref())?;
+    let status = handout.status(server, &mut child, board);
+    let outcome =
+        status.and_then(|status| serve(server, &mut child, handout, index, (&status, log.as_ref())));
     logging::end_of_child(&child, "worker failed", &outcome, log);
     outcome
 }
@@ -40,17 +44,16 @@ fn serve(
     child: &mut Child,
     handout: &Handout,
     index: u32,
-    log: Option<&LogClient>,
+    (status, log): (&StatusSource, Option<&LogClient>),
 ) -> Result<(), Error> {
-    let status = handout.status(server, child)?;
     let worker = usize::try_from(index).unwrap_or(usize::MAX);
     let seat = child.seat();
-    let places = own_places(&status, worker, seat);
+    let places = own_places(status, worker, seat);
     places.iter().for_each(|place| announce(place, ROLE_WORKER, index.into(), handout.generation, seat));
     let own = places[0].clone();
     let words = child.first_words().map_err(Error::system("reading the first words"))?;
     let sockets = Inherited::take(server, child, &words)?;
-    let built = Built::new(server, &status, places.clone(), worker, sockets)?;
+    let built = Built::new(server, status, places.clone(), worker, sockets)?;
     let waker = child.waker();
     let loops = WorkerLoops::start(built, move || waker.wake())?;
     loops.publish(&places);

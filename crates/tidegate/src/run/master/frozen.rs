@@ -11,9 +11,11 @@ use tidegate_process::systemd::Notify;
 use tidegate_process::{Bundle, Unbundled};
 
 use super::Hooks;
+use crate::board::Board;
 use crate::config::Config;
 use crate::run::generation::Generation;
 use crate::run::handout::ViewParts;
+use crate::run::sampling::Sampling;
 use crate::run::{control, logging};
 use crate::sockets::{Bound, BoundParts};
 use crate::{Error, ServerBuilder};
@@ -28,6 +30,8 @@ pub(crate) struct FrozenHooks {
     current: u32,
     permanent: ViewParts,
     permanent_metrics: usize,
+    #[serde(default)]
+    board: Option<usize>,
     log_socket: Option<usize>,
     pid_file: Option<(PathBuf, usize)>,
     #[serde(default)]
@@ -51,8 +55,14 @@ impl Hooks {
         let missing = || Error::Service("a descriptor is missing".into());
         let get = |place| fds.get(place).ok_or_else(missing);
         let take = |place| fds.take(place).ok_or_else(missing);
+        let board = match frozen.board {
+            Some(place) => Board::from_fd(take(place)?)?,
+            None => None,
+        };
+        // Another version may have had none, or one of another kind.
+        let board = if server.operated && board.is_none() { Some(Board::shared()?) } else { board };
         let log = match server.operated {
-            true => Some(logging::to_server(&server.config, "master", frozen.current)?),
+            true => Some(logging::to_server(&server.config, "master", frozen.current, board.as_ref())?),
             false => None,
         };
         let mut generations = BTreeMap::new();
@@ -88,6 +98,8 @@ impl Hooks {
             current: frozen.current,
             permanent,
             permanent_metrics,
+            sampling: board.as_ref().map(Sampling::new),
+            board,
             log,
             log_socket: frozen.log_socket.map(get).transpose()?,
             pid_file: None,
@@ -130,6 +142,7 @@ impl Hooks {
             current: self.current,
             permanent: ViewParts::of(&self.permanent),
             permanent_metrics: bundle.put(&*self.permanent_metrics),
+            board: self.board.as_ref().and_then(Board::fd).map(|fd| bundle.put(&**fd)),
             log_socket: self.log_socket.as_ref().map(|socket| bundle.put(&**socket)),
             pid_file,
             said: self.said.clone(),
