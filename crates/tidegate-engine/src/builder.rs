@@ -12,6 +12,8 @@ use tidegate_buf::Pool as Blocks;
 use tidegate_reactor::{Epoll, Reactor, Trigger};
 use tidegate_timer::{AnyQueue, TimerQueue};
 
+use crate::accepting::Reports;
+use crate::addresses::AddressCounts;
 use crate::backend::Backend;
 use crate::budget::{Budget, Share};
 use crate::datagram::{DatagramHost, DatagramHosted, DatagramService, Vacant};
@@ -186,6 +188,7 @@ pub struct LoopBuilder {
     pool: Option<PoolHandle>,
     threads: PoolConfig,
     budget: Option<Budget>,
+    addresses: AddressCounts,
 }
 
 impl LoopBuilder {
@@ -201,6 +204,7 @@ impl LoopBuilder {
             pool: None,
             threads,
             budget: None,
+            addresses: AddressCounts::new(),
         }
     }
 
@@ -306,6 +310,14 @@ impl LoopBuilder {
     #[must_use]
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Counts the connections of each address together with other loops: see
+    /// [`Limits::max_connections_per_address`](crate::Limits::max_connections_per_address).
+    #[must_use]
+    pub fn address_counts(mut self, counts: &AddressCounts) -> Self {
+        self.addresses = counts.clone();
         self
     }
 
@@ -428,6 +440,8 @@ impl LoopBuilder {
             stage: Stage::Serving,
             telling: None,
             sampler: Sampler::new(std::process::id()),
+            addresses: self.addresses,
+            bad_peers: Box::new(std::array::from_fn(|_| Reports::default())),
         };
         Ok((this, LoopHandle { shared }))
     }

@@ -2,6 +2,8 @@
 //!
 //! Small, because most connections are idle most of the time: buffers exist only while something waits in them.
 
+use std::time::Duration;
+
 use tidegate_reactor::{End, Errno, PeerAddress, Token};
 use tidegate_timer::{Instant, TimerKey};
 
@@ -9,6 +11,7 @@ use crate::handle::Letter;
 use crate::host::Event;
 use crate::io::{Queued, Retirement};
 use crate::output::Output;
+use crate::pace::Pace;
 use crate::wish::Tie;
 use crate::{Limits, Phase, Reason, TimerToken};
 
@@ -16,6 +19,7 @@ use crate::{Limits, Phase, Reason, TimerToken};
 ///
 /// ```text
 ///              CloseAfterFlush            output empty               peer's FIN, or too late
+/// Greeting ─▶ (on_open)
 ///   Open ─────────────────────▶ Flushing ─────────────▶ Lingering ───────────────────────────▶ closed
 ///    └── Abort, broken, deadline ──────────────────────────────────────────────────────────────▶
 /// ```
@@ -45,6 +49,10 @@ pub(crate) struct Conn {
     pub(crate) stalled: bool,
     /// Stands in the loop's list of connections that go on without a completion.
     pub(crate) listed: bool,
+    /// It came through a Unix socket, whoever its peer is.
+    pub(crate) is_unix: bool,
+    /// Its address was counted: see `event_loop::greeting`.
+    pub(crate) counted: bool,
     pub(crate) eof: Eof,
     /// Nothing can be sent any more, and what the peer has said before is still heard: see `event_loop::closing`.
     pub(crate) unheard: Option<Errno>,
@@ -139,7 +147,8 @@ impl Reading {
     }
 }
 
-/// What few connections have: what waits for the return of a session, or the other side of a tie. None has both.
+/// What few connections have: what waits for the return of a session, or the other side of a tie, but none has both; and how
+/// fast the peer is.
 #[derive(Debug)]
 pub(crate) struct Aside {
     /// The connection that it is tied to.
@@ -148,11 +157,13 @@ pub(crate) struct Aside {
     pub(crate) events: Vec<Missed>,
     /// How the connection is to end; nothing else matters then.
     pub(crate) ending: Option<Ending>,
+    /// How fast the peer is, while it is waited for and the service has a lowest rate: see `event_loop::slow`.
+    pub(crate) pace: Option<Pace>,
 }
 
 impl Default for Aside {
     fn default() -> Self {
-        Self { partner: NOBODY, events: Vec::new(), ending: None }
+        Self { partner: NOBODY, events: Vec::new(), ending: None, pace: None }
     }
 }
 
@@ -178,6 +189,8 @@ pub(crate) struct Ending {
 pub(crate) enum State {
     /// It is not there yet: see `event_loop::outgoing`.
     Connecting,
+    /// A header that says who it is has not come whole: see `event_loop::greeting`.
+    Greeting,
     Open,
     /// Its input goes to another connection: see `event_loop::ties`.
     Tied,
@@ -190,6 +203,8 @@ pub(crate) enum State {
 
 /// A token that finds nothing.
 const NOBODY: Token = Token { slot: u32::MAX, generation: 0 };
+/// How long a header that says who it is may take, where the service has no limit for a head.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Conn {
     pub(crate) fn new(id: Token, site: u16, peer: PeerAddress, now: Instant) -> Self {
@@ -207,6 +222,8 @@ impl Conn {
             send_later: false,
             stalled: false,
             listed: false,
+            is_unix: peer == PeerAddress::Unix,
+            counted: false,
             eof: Eof::None,
             unheard: None,
             sending: Sending::On,
@@ -240,11 +257,33 @@ impl Conn {
         self.aside.as_ref().map_or(NOBODY, |aside| aside.partner)
     }
 
+    /// How fast the peer is, if that is asked for.
+    #[inline]
+    pub(crate) fn pace(&self) -> Option<&Pace> {
+        self.aside.as_ref()?.pace.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn pace_mut(&mut self) -> Option<&mut Pace> {
+        self.aside.as_mut()?.pace.as_mut()
+    }
+
+    /// What happened while the session was away.
+    pub(crate) fn take_absence(&mut self) -> Option<Box<Aside>> {
+        let aside = self.aside.as_mut()?;
+        if aside.events.is_empty() && aside.ending.is_none() {
+            return None;
+        }
+        let pace = aside.pace.take();
+        let kept = pace.map(|pace| Box::new(Aside { pace: Some(pace), ..Aside::default() }));
+        std::mem::replace(&mut self.aside, kept)
+    }
+
     /// Whether the peer of a connection that broke had ended its side before: what it has sent is whole then. A Unix socket
     /// knows no reset, and loses nothing.
     pub(crate) fn has_said_all(&self, errno: Option<i32>) -> bool {
         self.has_ended()
-            || self.who.peer == PeerAddress::Unix
+            || self.is_unix
             // tcp(7) does not say so, but the kernel does: it is EPIPE behind a FIN, and ECONNRESET without one.
             || errno == Some(Errno::PIPE.raw_os_error())
     }
@@ -283,31 +322,53 @@ impl Conn {
             }
             State::Flushing(_) | State::Lingering(_) => self.deaf,
             State::Tied => self.reading.paused,
-            State::Connecting => false,
+            State::Connecting | State::Greeting => false,
         }
     }
 
-    /// Which deadline applies now, and when it is; `None` while nothing is awaited from the peer.
+    /// What is awaited from the peer, if anything.
     #[inline]
-    pub(crate) fn due(&self, limits: &Limits, linger: std::time::Duration) -> Option<(Phase, Instant)> {
-        if let State::Lingering(_) = self.state {
-            return Some((Phase::Write, self.last_out + linger));
-        }
+    pub(crate) fn awaited(&self) -> Option<Phase> {
         if self.output.is_some() || self.stalled {
-            return limits.write_timeout.map(|after| (Phase::Write, self.last_out + after));
+            return Some(Phase::Write);
         }
         if self.suspended || self.away || self.unqueued || self.reading.paused {
             return None;
         }
         // A peer that has ended its side owes nothing any more, but it may not stay for ever.
-        let phase = if self.has_ended() { Phase::Idle } else { self.reading.phase };
-        let since = self.last_in.max(self.reading.since);
-        match phase {
-            Phase::Idle => limits.idle_timeout.map(|after| (phase, since + after)),
-            Phase::Head => limits.head_timeout.map(|after| (phase, self.reading.since + after)),
-            Phase::Body => limits.body_timeout.map(|after| (phase, since + after)),
-            Phase::Write => None,
+        Some(if self.has_ended() { Phase::Idle } else { self.reading.phase })
+    }
+
+    /// Which deadline applies now, and when it is; `None` while nothing is awaited from the peer.
+    #[inline]
+    pub(crate) fn due(&self, limits: &Limits, linger: Duration) -> Option<(Phase, Instant)> {
+        self.due_of(self.awaited(), limits, linger)
+    }
+
+    /// As [`due`](Self::due), for what is [awaited](Self::awaited).
+    #[inline]
+    pub(crate) fn due_of(
+        &self,
+        awaited: Option<Phase>,
+        limits: &Limits,
+        linger: Duration,
+    ) -> Option<(Phase, Instant)> {
+        if let State::Lingering(_) = self.state {
+            return Some((Phase::Write, self.last_out + linger));
         }
+        let phase = awaited?;
+        let since = self.last_in.max(self.reading.since);
+        let at = match phase {
+            Phase::Idle => since + limits.idle_timeout?,
+            // Who says nothing of itself is not waited for without end, whatever its service has patience for.
+            Phase::Head if self.state == State::Greeting => {
+                self.reading.since + limits.head_timeout.unwrap_or(GREETING_TIMEOUT)
+            }
+            Phase::Head => self.reading.since + limits.head_timeout?,
+            Phase::Body => since + limits.body_timeout?,
+            Phase::Write => self.last_out + limits.write_timeout?,
+        };
+        Some((phase, at))
     }
 }
 

@@ -36,6 +36,8 @@ pub struct ConnInfo {
 pub enum ConnState {
     /// It was asked for, and is not there yet.
     Connecting,
+    /// It has not said yet who is at the other end: a PROXY header is due.
+    Greeting,
     /// It is served; for the most part that means idle.
     Open,
     /// It is tied to another one, which gets what its peer sends.
@@ -56,6 +58,7 @@ impl ConnState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
+            Self::Greeting => "greeting",
             Self::Open => "open",
             Self::Tied => "tied",
             Self::Handling => "handling",

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use tidegate_reactor::{Completion, End, Errno, Reactor, Token};
 use tidegate_timer::{Instant, TimerQueue};
 
-use crate::accepting::Accepting;
+use crate::accepting::{Accepting, Reports};
+use crate::addresses::AddressCounts;
 use crate::conn::{Conn, Missed, State};
 use crate::datagram::Datagrams;
 use crate::handle::Letter;
@@ -32,6 +33,7 @@ mod closing;
 mod datagrams;
 mod deadline;
 mod flush;
+mod greeting;
 mod input;
 mod latency;
 mod letters;
@@ -39,6 +41,7 @@ mod orders;
 pub(crate) mod outgoing;
 pub(crate) mod relief;
 mod retiring;
+mod slow;
 mod ties;
 pub(crate) mod upstreams;
 pub(crate) mod visits;
@@ -84,6 +87,10 @@ pub(crate) struct Loop<R: Reactor> {
     pub(crate) telling: Option<Telling>,
     /// Which batches' latencies are measured.
     pub(crate) sampler: Sampler,
+    /// Connections of each address, where they are limited.
+    pub(crate) addresses: AddressCounts,
+    /// By the number of the reason.
+    pub(crate) bad_peers: Box<[Reports; Reason::COUNT]>,
 }
 
 /// How far the loop is from its end.
@@ -394,6 +401,9 @@ impl<R: Reactor> Loop<R> {
             } else {
                 // The peer could not be heard meanwhile, so its time begins anew.
                 conn.reading.since = self.turn.now;
+                if let Some(pace) = conn.pace_mut() {
+                    pace.interrupt();
+                }
                 self.reactor.resume(token);
             }
         }

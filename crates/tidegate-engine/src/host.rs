@@ -77,6 +77,8 @@ pub(crate) enum Event {
     Timer(TimerToken),
     Drained,
     Deadline(Phase),
+    /// A body is too slow.
+    Slow,
     Eof,
     Retire,
 }
@@ -194,6 +196,10 @@ impl<S: Service> Hosted for Host<S> {
             Event::Timer(token) => service.on_timer(io, session, token),
             Event::Drained => service.on_drained(io, session),
             Event::Deadline(phase) => service.on_deadline(io, session, phase),
+            Event::Slow => {
+                let flow = service.on_deadline(io, session, Phase::Body);
+                flow.renamed(Reason::BODY_TIMEOUT, Reason::SLOW_BODY)
+            }
             Event::Eof => service.on_eof(io, session),
             Event::Retire => service.on_retire(io, session),
         }));
@@ -415,7 +421,7 @@ impl Event {
             Self::Note(_) => Callback::Note,
             Self::Timer(_) => Callback::Timer,
             Self::Drained => Callback::Drained,
-            Self::Deadline(_) => Callback::Deadline,
+            Self::Deadline(_) | Self::Slow => Callback::Deadline,
             Self::Eof => Callback::Eof,
             Self::Retire => Callback::Retire,
         }

@@ -180,6 +180,8 @@ pub(crate) struct Site {
     pub(crate) limits: Limits,
     /// The number of the listener.
     pub(crate) index: u16,
+    /// Each connection begins with a PROXY header.
+    pub(crate) proxied: bool,
 }
 
 impl Io<'_> {

@@ -8,6 +8,7 @@
 
 mod accepting;
 mod acceptor;
+mod addresses;
 mod backend;
 mod budget;
 mod builder;
@@ -30,7 +31,9 @@ mod metrics;
 mod model;
 mod order;
 mod output;
+mod pace;
 mod pool;
+mod proxy_header;
 mod reason;
 mod receiver;
 mod record;
@@ -47,6 +50,7 @@ mod visit;
 mod wish;
 
 pub use acceptor::{Acceptor, AcceptorBuilder, AcceptorHandle, Balance, LAST_WAIT};
+pub use addresses::AddressCounts;
 pub use backend::Backend;
 pub use budget::Budget;
 pub use builder::{BoxError, BoxedService, Dispatch, EngineConfig, LoopBuilder, MAX_LISTENERS};

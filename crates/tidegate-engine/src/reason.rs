@@ -102,6 +102,14 @@ reasons! {
     OPERATOR = 29, "operator", Fin;
     /// The connection that it was tied to ended, and not in order.
     OTHER_SIDE = 30, "other-side", Reset;
+    /// The connection did not begin with the PROXY header that is due on its listener.
+    PROXY_HEADER = 33, "proxy-header", Reset;
+    /// A message body came more slowly than the service's lowest rate.
+    SLOW_BODY = 34, "slow-body", Reset;
+    /// The peer took the output that waits for it more slowly than the service's lowest rate.
+    SLOW_READER = 35, "slow-reader", Reset;
+    /// The peer's address has as many connections as the service lets it have.
+    ADDRESS_LIMIT = 36, "address-limit", Reset;
 }
 
 impl Reason {
@@ -127,6 +135,28 @@ impl Reason {
     /// Every number that a program may use.
     pub fn all_custom() -> impl Iterator<Item = Self> {
         (Self::FIRST_CUSTOM..).map(Self).take(Self::COUNT - Self::FIRST_CUSTOM as usize)
+    }
+
+    /// Whether it says that the peer, and not the server or its program, did something that ends connections: what is
+    /// recorded at once, at most once a second, and not only where every end is.
+    pub(crate) const fn is_bad_peer(self) -> bool {
+        matches!(
+            self,
+            Self::HEAD_TIMEOUT
+                | Self::BODY_TIMEOUT
+                | Self::WRITE_TIMEOUT
+                | Self::BAD_LENGTH
+                | Self::BAD_CHECKSUM
+                | Self::BAD_BODY_SIZE
+                | Self::OUTPUT_OVERFLOW
+                | Self::INPUT_OVERFLOW
+                | Self::PROTOCOL_ERROR
+                | Self::FLOOD
+                | Self::PROXY_HEADER
+                | Self::SLOW_BODY
+                | Self::SLOW_READER
+                | Self::ADDRESS_LIMIT
+        )
     }
 
     /// The stable number.

@@ -150,6 +150,17 @@ pub enum Flow {
     Abort(Reason),
 }
 
+impl Flow {
+    /// The same, with one cause named more exactly.
+    pub(crate) fn renamed(self, from: Reason, to: Reason) -> Self {
+        match self {
+            Self::CloseAfterFlush(reason) if reason == from => Self::CloseAfterFlush(to),
+            Self::Abort(reason) if reason == from => Self::Abort(to),
+            other => other,
+        }
+    }
+}
+
 /// What a connection is waiting for from its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -196,6 +207,19 @@ pub struct Limits {
     pub low_water_bytes: usize,
     /// The connection is closed when more bytes than this wait. Default 16 MiB. Files sent by descriptor do not count.
     pub max_output_bytes: usize,
+    /// Bytes per second that a body ([`Phase::Body`]), or output that waits for the peer, has to make at the least. A slower
+    /// body gets [`on_deadline`](Service::on_deadline), and what that closes as [`Reason::BODY_TIMEOUT`] is closed as
+    /// [`Reason::SLOW_BODY`]; a slower reader is reset with [`Reason::SLOW_READER`]. Default 0: any rate will do.
+    ///
+    /// Who was faster before may be slower for as long after, but for no longer than `body_timeout` or `write_timeout`. It is
+    /// the kernel's progress that is seen, which on a fast network comes in lumps of up to 64 KiB.
+    pub min_rate_bytes: u32,
+    /// How long such a body or output may take before its rate is looked at. Default 5 s.
+    pub min_rate_grace: Duration,
+    /// Connections that one address may have at a time, in all loops that share an [`AddressCounts`](crate::AddressCounts);
+    /// one more is reset with [`Reason::ADDRESS_LIMIT`], without an `on_open`. Default 0: no limit. An IPv6 address counts by
+    /// its first 64 bits.
+    pub max_connections_per_address: u32,
 }
 
 impl Default for Limits {
@@ -209,6 +233,9 @@ impl Default for Limits {
             high_water_bytes: 256 << 10,
             low_water_bytes: 64 << 10,
             max_output_bytes: 16 << 20,
+            min_rate_bytes: 0,
+            min_rate_grace: Duration::from_secs(5),
+            max_connections_per_address: 0,
         }
     }
 }

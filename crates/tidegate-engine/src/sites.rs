@@ -95,6 +95,7 @@ impl Sites {
             metrics: metrics.clone(),
             overload_answer: host.overload_answer(),
         });
+        let proxied = matches!(&source, Source::Listener(sockets) if sockets.is_proxied());
         let open = match (source, datagrams) {
             (Source::Listener(sockets), Some(service)) => {
                 self.datagrams.listen_all(reactor, at, service, sockets)?;
@@ -110,7 +111,7 @@ impl Sites {
         if let Some(open) = open {
             self.clients.push(Client { name: Arc::clone(&name), note, site: index, open });
         }
-        self.sites.push(Arc::new(Site { name, metrics, note, limits, index }));
+        self.sites.push(Arc::new(Site { name, metrics, note, limits, index, proxied }));
         self.hosts.push(host);
         Ok(())
     }

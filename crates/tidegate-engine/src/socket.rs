@@ -61,6 +61,7 @@ impl<T: Into<OwnedFd>> From<T> for Socket {
 pub struct Sockets {
     sockets: Vec<Socket>,
     paused: bool,
+    proxied: bool,
 }
 
 impl Sockets {
@@ -69,6 +70,20 @@ impl Sockets {
     #[must_use]
     pub fn paused(self) -> Self {
         Self { paused: true, ..self }
+    }
+
+    /// Whether each connection begins with a header of the PROXY protocol, version 1 or 2, from a balancer: the peer's address
+    /// is the one that it names. A connection without one is reset with
+    /// [`Reason::PROXY_HEADER`](crate::Reason::PROXY_HEADER); a header may take the service's
+    /// [`head_timeout`](crate::Limits::head_timeout). Whoever reaches such a listener can name any address, so nobody but
+    /// the balancer should. A header that names none (`LOCAL`, `UNKNOWN`) leaves the address as it is.
+    #[must_use]
+    pub fn proxy_protocol(self, proxied: bool) -> Self {
+        Self { proxied, ..self }
+    }
+
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.proxied
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -93,7 +108,7 @@ impl Sockets {
 
 impl From<Vec<Socket>> for Sockets {
     fn from(sockets: Vec<Socket>) -> Self {
-        Self { sockets, paused: false }
+        Self { sockets, paused: false, proxied: false }
     }
 }
 

@@ -34,6 +34,9 @@ pub struct TcpOptions {
     pub nodelay: bool,
     /// How long a connection is silent until the kernel asks whether its peer is there; `None`: it never does.
     pub keepalive: Option<Keepalive>,
+    /// How long what was sent, or a probe, may stay unacknowledged, or the peer's window shut, before the connection is given up
+    /// (`TCP_USER_TIMEOUT`, tcp(7)), in whole milliseconds; `None`: as long as the kernel tries, which is about a quarter of an hour.
+    pub user_timeout: Option<Duration>,
     /// Whether every close is a reset (`SO_LINGER` with a time of 0, socket(7)).
     pub reset_on_close: bool,
     /// Bytes of the kernel's receive buffer (`SO_RCVBUF`, socket(7)); `None`: the kernel sizes it as needed.
@@ -60,6 +63,7 @@ impl Default for TcpOptions {
             backlog: 4096,
             nodelay: true,
             keepalive: None,
+            user_timeout: None,
             reset_on_close: false,
             receive_buffer: None,
             send_buffer: None,
@@ -98,6 +102,9 @@ fn set_inherited(socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
         sockopt::set_tcp_keepcnt(socket, keepalive.count)?;
         sockopt::set_socket_keepalive(socket, true)?;
     }
+    let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
+    // 0 is what the kernel does by itself.
+    sockopt::set_tcp_user_timeout(socket, options.user_timeout.map_or(0, ms))?;
     if options.reset_on_close {
         reset_on_close(socket)?;
     }
@@ -297,6 +304,7 @@ mod tests {
         backlog: 16,
         nodelay: true,
         keepalive: None,
+        user_timeout: None,
         reset_on_close: false,
         receive_buffer: None,
         send_buffer: None,
@@ -316,6 +324,7 @@ mod tests {
         let (_client, accepted) = accepted(&PLAIN);
         assert!(accepted.nodelay().unwrap());
         assert!(!sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 0);
         assert_eq!(sockopt::socket_linger(&accepted).unwrap(), None);
     }
 
@@ -326,6 +335,7 @@ mod tests {
         let (_client, accepted) = accepted(&TcpOptions {
             nodelay: false,
             keepalive: Some(keepalive),
+            user_timeout: Some(Duration::from_millis(45_678)),
             reset_on_close: true,
             receive_buffer: Some(40_000),
             send_buffer: Some(50_000),
@@ -336,6 +346,7 @@ mod tests {
         assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), keepalive.idle);
         assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), keepalive.interval);
         assert_eq!(sockopt::tcp_keepcnt(&accepted).unwrap(), keepalive.count);
+        assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 45_678);
         assert_eq!(sockopt::socket_linger(&accepted).unwrap(), Some(Duration::ZERO));
         assert_eq!(buffer_sizes(&accepted).unwrap(), (80_000, 100_000));
     }

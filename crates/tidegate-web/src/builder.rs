@@ -27,6 +27,9 @@ pub struct WebBuilder {
     keep_alive: Duration,
     head_timeout: Duration,
     body_timeout: Duration,
+    min_rate: u32,
+    min_rate_grace: Duration,
+    max_connections_per_address: u32,
     max_body_bytes: u64,
 }
 
@@ -80,6 +83,9 @@ impl WebBuilder {
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
+            min_rate: 500,
+            min_rate_grace: Duration::from_secs(5),
+            max_connections_per_address: 0,
             max_body_bytes: 1 << 20,
         }
     }
@@ -144,6 +150,26 @@ impl WebBuilder {
         self
     }
 
+    /// How many bytes per second a request body, or an answer that waits for the client, has to make. A client whose body is
+    /// slower is told 408, and one that is slower to read is reset. 0: any rate will do. Default 500.
+    pub const fn min_rate(mut self, bytes_per_second: u32) -> Self {
+        self.min_rate = bytes_per_second;
+        self
+    }
+
+    /// How long a body or an answer may take before its rate is looked at. Default 5 s.
+    pub const fn min_rate_grace(mut self, grace: Duration) -> Self {
+        self.min_rate_grace = grace;
+        self
+    }
+
+    /// How many connections an address may have at a time; one more is reset. In all loops of a worker together, and an IPv6
+    /// address counts by its first 64 bits. 0: no limit, the default.
+    pub const fn max_connections_per_address(mut self, connections: u32) -> Self {
+        self.max_connections_per_address = connections;
+        self
+    }
+
     /// How large a request body may be; more is a 413. Bodies are read and dropped. Default 1 MiB.
     pub const fn max_body_bytes(mut self, bytes: u64) -> Self {
         self.max_body_bytes = bytes;
@@ -166,6 +192,9 @@ impl WebBuilder {
                 idle_timeout: Some(self.keep_alive),
                 head_timeout: Some(self.head_timeout),
                 body_timeout: Some(self.body_timeout),
+                min_rate_bytes: self.min_rate,
+                min_rate_grace: self.min_rate_grace,
+                max_connections_per_address: self.max_connections_per_address,
                 ..tidegate_engine::Limits::default()
             },
         })

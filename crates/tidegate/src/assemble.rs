@@ -149,7 +149,12 @@ fn boxed<S: Service, E: Into<BoxError>>(service: Result<S, E>) -> Result<BoxedSe
 }
 
 fn web(config: &config::Web) -> Result<Web, BoxError> {
-    let mut builder = Web::builder().keep_alive(config.keep_alive).head_timeout(config.head_timeout);
+    let mut builder = Web::builder()
+        .keep_alive(config.keep_alive)
+        .head_timeout(config.head_timeout)
+        .min_rate(config.min_rate)
+        .min_rate_grace(config.min_rate_grace)
+        .max_connections_per_address(config.max_connections_per_address);
     builder = match &config.root {
         Some(root) => builder.root(root),
         None if config.respond.iter().any(|respond| respond.path == "/") => builder,

@@ -29,6 +29,8 @@ use crate::config;
 #[must_use]
 pub struct ListenOptions {
     pub(crate) tcp: TcpOptions,
+    /// Each connection begins with a PROXY header.
+    pub(crate) proxied: bool,
 }
 
 impl ListenOptions {
@@ -50,6 +52,22 @@ impl ListenOptions {
     /// [`Reason::PEER_RESET`](crate::Reason::PEER_RESET). In whole seconds, rounded up, at most 9 h; zero: never, the default.
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.tcp.keepalive = keepalive(idle);
+        self
+    }
+
+    /// How long what was sent may stay unacknowledged, or the peer's window shut, before the kernel gives the connection up
+    /// (`TCP_USER_TIMEOUT`, tcp(7)), as [`Reason::PEER_RESET`](crate::Reason::PEER_RESET). With [`keepalive`](Self::keepalive) a
+    /// peer that does not answer is given up after the longer of the two. Zero: as long as the kernel tries, the default.
+    pub fn user_timeout(mut self, timeout: Duration) -> Self {
+        self.tcp.user_timeout = (!timeout.is_zero()).then_some(timeout);
+        self
+    }
+
+    /// Takes each connection to begin with a header of the PROXY protocol, version 1 or 2, from a balancer: its peer is the one
+    /// that the header names. One without it is reset as [`Reason::PROXY_HEADER`](crate::Reason::PROXY_HEADER). Whoever reaches
+    /// such a listener can name any address, so nobody but the balancer should. Also for Unix sockets.
+    pub fn proxy_protocol(mut self, proxied: bool) -> Self {
+        self.proxied = proxied;
         self
     }
 
@@ -85,7 +103,9 @@ impl ListenOptions {
         let options = Self::default()
             .backlog(listener.backlog)
             .nodelay(listener.nodelay)
-            .keepalive(listener.keepalive.unwrap_or_default())
+            .keepalive(listener.keepalive())
+            .user_timeout(listener.user_timeout())
+            .proxy_protocol(listener.proxy_protocol)
             .receive_buffer(listener.receive_buffer.as_usize())
             .send_buffer(listener.send_buffer.as_usize());
         // Another time than zero is refused by the rules: close(2) would keep the loop waiting.
@@ -96,7 +116,8 @@ impl ListenOptions {
     pub(crate) fn connections_only(&self) -> Option<&'static str> {
         let has_backlog = self.tcp.backlog == TcpOptions::default().backlog;
         let buffers_aside = TcpOptions { receive_buffer: None, send_buffer: None, ..self.tcp };
-        Self { tcp: buffers_aside }.tcp_only().or((!has_backlog).then_some("backlog"))
+        let first = Self { tcp: buffers_aside, ..*self }.tcp_only();
+        first.or((!has_backlog).then_some("backlog")).or(self.proxied.then_some("proxy_protocol"))
     }
 
     /// The first option that a Unix socket does not have.
@@ -105,6 +126,7 @@ impl ListenOptions {
         let said = [
             ("nodelay", self.tcp.nodelay != plain.nodelay),
             ("keepalive", self.tcp.keepalive != plain.keepalive),
+            ("user_timeout", self.tcp.user_timeout != plain.user_timeout),
             ("reset_on_close", self.tcp.reset_on_close != plain.reset_on_close),
             ("receive_buffer", self.tcp.receive_buffer != plain.receive_buffer),
             ("send_buffer", self.tcp.send_buffer != plain.send_buffer),
@@ -153,5 +175,14 @@ mod tests {
         assert_eq!(ListenOptions::default().backlog(7).tcp_only(), None);
         assert_eq!(ListenOptions::default().nodelay(true).keepalive(Duration::ZERO).tcp_only(), None);
         assert_eq!(ListenOptions::default().send_buffer(1).tcp_only(), Some("send_buffer"));
+        let timeout = ListenOptions::default().user_timeout(Duration::from_secs(1));
+        assert_eq!(timeout.tcp_only(), Some("user_timeout"));
+        assert_eq!(timeout.user_timeout(Duration::ZERO).tcp_only(), None);
+    }
+
+    #[test]
+    fn a_header_of_a_balancer_is_for_all_that_has_connections() {
+        let proxied = ListenOptions::default().proxy_protocol(true);
+        assert_eq!((proxied.tcp_only(), proxied.connections_only()), (None, Some("proxy_protocol")));
     }
 }

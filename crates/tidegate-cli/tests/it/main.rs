@@ -42,3 +42,4 @@ mod tshark;
 mod upgrade;
 mod usage;
 mod user;
+mod vanished;

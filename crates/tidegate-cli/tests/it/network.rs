@@ -124,6 +124,14 @@ impl Network {
         run("ip", &["netns", "exec", &router, "nft", &rules])
     }
 
+    /// From now on nothing goes from one to the other, and nobody is told.
+    pub(crate) fn cut(&self) {
+        let [_, router, _] = self.namespaces();
+        let rules = "add table inet cut; add chain inet cut forward { type filter hook forward priority 0; }; \
+                     add rule inet cut forward drop";
+        run("ip", &["netns", "exec", &router, "nft", rules]).unwrap();
+    }
+
     fn namespaces(&self) -> [String; 3] {
         ["c", "r", "s"].map(|letter| format!("{}{letter}", self.name))
     }

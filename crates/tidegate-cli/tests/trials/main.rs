@@ -25,6 +25,7 @@ mod kernel;
 mod load;
 mod site;
 
+mod attacked;
 mod descriptors;
 mod handed_over;
 mod injected;

@@ -75,7 +75,7 @@ impl<R: Reactor> Loop<R> {
         self.sites[site].metrics.add(ListenerWord::Accepted, 1);
         self.turn.shared.set_generation(token.slot, token.generation);
         self.publish_open(site, 1);
-        self.open(token, site);
+        self.greet(token, site);
     }
 
     pub(super) fn open(&mut self, token: Token, site: usize) {

@@ -188,7 +188,7 @@ impl<R: Reactor> Loop<R> {
             metrics.add_service(counter, n);
         }
         metrics.add(ListenerWord::Messages, messages);
-        let mut absence = conn.aside.take();
+        let mut absence = conn.take_absence();
         if let Some(absence) = &mut absence {
             // A timer that expired meanwhile and was taken back or set anew has not expired for its service.
             let wishes = &self.turn.record.timers;

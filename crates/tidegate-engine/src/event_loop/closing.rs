@@ -7,7 +7,7 @@
 //! came earlier. Over a Unix socket the last words are still there then, and are heard; a TCP connection is reset by such
 //! a peer, which means that it is over in both directions (RFC 9293, section 3.5.3).
 
-use tidegate_reactor::{End, Errno, PeerAddress, Reactor, Token};
+use tidegate_reactor::{End, Errno, Reactor, Token};
 use tidegate_timer::TimerQueue;
 
 use super::Loop;
@@ -33,7 +33,7 @@ impl<R: Reactor> Loop<R> {
         let finishing = self.conns.get_mut(token).and_then(|conn| match conn.state {
             // The answer was delivered; how the peer goes away afterwards is its own affair.
             State::Lingering(reason) => Some(reason),
-            State::Connecting | State::Open | State::Tied | State::Flushing(_) => None,
+            State::Connecting | State::Greeting | State::Open | State::Tied | State::Flushing(_) => None,
         });
         self.close_with(token, finishing.unwrap_or(reason), End::Reset, Some(errno.raw_os_error()));
     }
@@ -67,7 +67,7 @@ impl<R: Reactor> Loop<R> {
     /// The peer is gone, but what it has said may not all have been handled. False when that is not to be.
     fn hear_on(&mut self, token: Token, errno: Errno) -> bool {
         let Some(conn) = self.conns.get_mut(token) else { return false };
-        let left = conn.who.peer == PeerAddress::Unix && matches!(errno, Errno::PIPE | Errno::CONNRESET);
+        let left = conn.is_unix && matches!(errno, Errno::PIPE | Errno::CONNRESET);
         if !left || conn.state != State::Open || conn.has_ended() || conn.is_over() {
             return false;
         }
@@ -103,6 +103,9 @@ impl<R: Reactor> Loop<R> {
             output.clear(&mut self.turn.pool);
         }
         self.memory.forget(&conn);
+        if conn.counted {
+            self.addresses.leave(conn.who.peer);
+        }
         let site = usize::from(conn.site);
         self.publish_open(site, -1);
         self.sites[site].metrics.add_closed(reason);
@@ -127,6 +130,9 @@ impl<R: Reactor> Loop<R> {
             errno,
             "connection closed"
         );
+        if reason.is_bad_peer() {
+            self.report_bad_peer(site, &closed);
+        }
         if self.hosts[site].close(&conn, &closed, &self.metrics).is_err() {
             self.metrics.add(ProcessWord::Panics, 1);
         }
@@ -136,6 +142,23 @@ impl<R: Reactor> Loop<R> {
         }
         if conn.state == State::Tied {
             self.end_partner(&conn, reason, end, errno);
+        }
+    }
+
+    /// Such ends come by the thousand, so it is one record a second for each cause.
+    fn report_bad_peer(&mut self, site: usize, closed: &Closed) {
+        let reports = &mut self.bad_peers[usize::from(closed.reason.number())];
+        if let Some(suppressed) = reports.pass(self.turn.now) {
+            tracing::info!(
+                listener = &*self.sites[site].name,
+                peer = %closed.address,
+                reason = closed.reason.name(),
+                age_ms = u64::try_from(closed.age.as_millis()).unwrap_or(u64::MAX),
+                bytes_in = closed.bytes_in,
+                bytes_out = closed.bytes_out,
+                suppressed,
+                "a peer was closed for what it did"
+            );
         }
     }
 

@@ -50,6 +50,7 @@ impl<R: Reactor> Loop<R> {
         let limits = &self.sites[usize::from(conn.site)].limits;
         match conn.due(limits, LINGER) {
             Some((phase, at)) if at <= self.turn.now => self.deadline_passed(token, phase),
+            _ if conn.pace().is_some() => self.judge_pace(token),
             _ => self.settle(token),
         }
     }
@@ -62,6 +63,7 @@ impl<R: Reactor> Loop<R> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         match conn.state {
             State::Connecting => {}
+            State::Greeting => self.close(token, Reason::HEAD_TIMEOUT, None),
             State::Lingering(_) => self.end_lingering(token),
             State::Flushing(_) => self.close(token, Reason::WRITE_TIMEOUT, None),
             State::Tied => self.tied_deadline_passed(token, phase),
@@ -80,7 +82,11 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn arm_deadline(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let limits = &self.sites[usize::from(conn.site)].limits;
-        let Some((_, at)) = conn.due(limits, LINGER) else { return };
+        let awaited = conn.awaited();
+        let due = conn.due_of(awaited, limits, LINGER).map(|(_, at)| at);
+        let unsent = || self.reactor.unsent_bytes(token);
+        let pace = conn.pace_due(awaited, limits, self.turn.now, unsent);
+        let Some(at) = pace.map_or(due, |pace| Some(due.map_or(pace, |at| at.min(pace)))) else { return };
         if at >= conn.deadline_at {
             return;
         }

@@ -113,7 +113,12 @@ impl<R: Reactor> Loop<R> {
     /// The kernel has taken some of what the reactor has for this peer, or nothing, but not all.
     pub(super) fn on_stalled(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        conn.stalled = true;
+        if !std::mem::replace(&mut conn.stalled, true)
+            && let Some(pace) = conn.pace_mut()
+        {
+            // What it took before was room in the kernel, and says nothing of the peer.
+            pace.interrupt();
+        }
         conn.last_out = self.turn.now;
         self.reactor.await_writable(token);
         self.settle(token);

@@ -26,8 +26,10 @@ impl<R: Reactor> Loop<R> {
         let site = &self.sites[usize::from(conn.site)];
         site.metrics.add(ListenerWord::BytesIn, data.len() as u64);
         if conn.state != State::Open || conn.is_over() {
-            if conn.state == State::Tied {
-                return self.pass_on(token);
+            match conn.state {
+                State::Tied => return self.pass_on(token),
+                State::Greeting => return self.hear_greeting(token),
+                _ => {}
             }
             let n = u32::try_from(data.len()).unwrap_or(u32::MAX);
             return self.throw_away(token, n);
@@ -117,6 +119,7 @@ impl<R: Reactor> Loop<R> {
             State::Lingering(_) => self.end_lingering(token),
             State::Connecting | State::Flushing(_) => {}
             State::Tied => self.on_tied_ended(token),
+            State::Greeting => self.greeting_ended(token),
             State::Open => self.tell_eof(token),
         }
     }
@@ -161,7 +164,7 @@ impl Then {
 }
 
 /// Copies what is left of the input.
-fn keep(conn: &mut Conn, spares: &mut Spares, rest: &[u8]) {
+pub(super) fn keep(conn: &mut Conn, spares: &mut Spares, rest: &[u8]) {
     if conn.input.capacity() == 0 {
         conn.input = spares.take();
     }

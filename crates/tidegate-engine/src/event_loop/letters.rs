@@ -62,6 +62,9 @@ impl<R: Reactor> Loop<R> {
         if let (State::Connecting, Letter::Close(reason)) = (conn.state, &letter) {
             return self.on_unconnected(token, ConnectFailure::Closed(*reason));
         }
+        if let (State::Greeting, Letter::Close(reason)) = (conn.state, &letter) {
+            return self.close(token, *reason, None);
+        }
         if conn.state != State::Open {
             // It ends already, and nothing follows what was its last word.
             return host::discard(letter);

@@ -108,6 +108,7 @@ impl<R: Reactor> Loop<R> {
     fn state_of(&self, conn: &Conn) -> ConnState {
         match conn.state {
             State::Connecting => ConnState::Connecting,
+            State::Greeting => ConnState::Greeting,
             State::Tied => ConnState::Tied,
             State::Flushing(_) => ConnState::Flushing,
             State::Lingering(_) => ConnState::Lingering,
@@ -122,10 +123,11 @@ impl<R: Reactor> Loop<R> {
         let limits = &self.sites[usize::from(conn.site)].limits;
         let own = conn.due(limits, LINGER).map(|(phase, at)| match conn.state {
             State::Lingering(reason) => (reason, at),
-            State::Connecting | State::Open | State::Tied | State::Flushing(_) => {
+            State::Connecting | State::Greeting | State::Open | State::Tied | State::Flushing(_) => {
                 (phase.timeout_reason(), at)
             }
         });
+        let pace = conn.pace().and_then(|pace| Some((pace.reason(), pace.until()?)));
         let end = match self.stage {
             Stage::LastReads { until, .. } | Stage::Retiring { until } if until < Instant::MAX => {
                 Some((Reason::SHUTDOWN_TIMEOUT, until))
@@ -135,8 +137,10 @@ impl<R: Reactor> Loop<R> {
         // Of a session that is away nothing is known.
         let service = match conn.state {
             State::Open => self.hosts[usize::from(conn.site)].next_close(conn.session),
-            State::Connecting | State::Tied | State::Flushing(_) | State::Lingering(_) => None,
+            State::Connecting | State::Greeting | State::Tied | State::Flushing(_) | State::Lingering(_) => {
+                None
+            }
         };
-        own.into_iter().chain(end).chain(service).min_by_key(|(_, at)| *at)
+        own.into_iter().chain(pace).chain(end).chain(service).min_by_key(|(_, at)| *at)
     }
 }

@@ -122,7 +122,7 @@ impl<R: Reactor> Loop<R> {
     }
 
     /// The others have been told already that the loop retires.
-    fn tell_late_comer(&mut self, token: Token) {
+    pub(super) fn tell_late_comer(&mut self, token: Token) {
         let retirement = self.turn.retirement;
         if let (Stage::Retiring { .. }, Some(conn)) = (self.stage, self.conns.get_mut(token))
             && retirement != Retirement::None

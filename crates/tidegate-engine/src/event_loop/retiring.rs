@@ -162,7 +162,9 @@ impl<R: Reactor> Loop<R> {
             match conn.state {
                 State::Lingering(_) => self.end_lingering(token),
                 State::Connecting => self.on_unconnected(token, ConnectFailure::Stopped),
-                State::Open | State::Tied | State::Flushing(_) => self.close(token, reason, None),
+                State::Greeting | State::Open | State::Tied | State::Flushing(_) => {
+                    self.close(token, reason, None);
+                }
             }
         }
     }

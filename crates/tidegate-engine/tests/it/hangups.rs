@@ -34,6 +34,9 @@ const DEFAULTS: Limits = Limits {
     high_water_bytes: 256 << 10,
     low_water_bytes: 64 << 10,
     max_output_bytes: 16 << 20,
+    min_rate_bytes: 0,
+    min_rate_grace: PATIENCE,
+    max_connections_per_address: 0,
 };
 
 fn bytes_in(bench: &Bench, site: usize) -> u64 {

@@ -126,6 +126,7 @@ impl Lab {
         let numbers: Vec<u64> = rest.split(' ').filter_map(|n| n.parse().ok()).collect();
         match word {
             "echo" => self.say(io, rest),
+            "peer" => self.say(io, &io.peer().address.to_string()),
             "more" => self.say(io, if io.has_more_input() { "more" } else { "all" }),
             "big" => self.say(io, &String::from_utf8(letters(numbers[0])).unwrap()),
             "stream" => {

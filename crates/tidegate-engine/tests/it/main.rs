@@ -72,6 +72,8 @@ macro_rules! under_all_models_at_once {
 #[cfg(test)]
 mod acceptor;
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod budget;
 #[cfg(test)]
 mod chaos;
@@ -87,6 +89,8 @@ mod datagrams;
 mod descriptors;
 #[cfg(test)]
 mod files;
+#[cfg(test)]
+mod greeting;
 #[cfg(test)]
 mod handles;
 #[cfg(test)]
@@ -116,6 +120,8 @@ mod receiving;
 mod rest;
 #[cfg(test)]
 mod retiring;
+#[cfg(test)]
+mod slow;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_engine::{
-    Backend, Budget, Closed, ConnHandle, Dispatch, EngineConfig, Limits, ListenerMetrics, ListenerWord,
-    LoopBuilder, Metrics, ProcessMetrics, Reason, Running, Socket, Sockets, Trigger, Uring,
+    AddressCounts, Backend, Budget, Closed, ConnHandle, Dispatch, EngineConfig, Limits, ListenerMetrics,
+    ListenerWord, LoopBuilder, Metrics, ProcessMetrics, Reason, Running, Socket, Sockets, Trigger, Uring,
 };
 
 use crate::lab::{Control, Lab, Note, Seen};
@@ -97,11 +97,19 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) overload_answer: Option<&'static [u8]>,
     pub(crate) send_buffer: usize,
+    /// Each connection begins with a PROXY header.
+    pub(crate) proxied: bool,
 }
 
 impl Setup {
     pub(crate) fn new(config: EngineConfig) -> Self {
-        Self { config, limits: Limits::default(), overload_answer: None, send_buffer: 32 << 10 }
+        Self {
+            config,
+            limits: Limits::default(),
+            overload_answer: None,
+            send_buffer: 32 << 10,
+            proxied: false,
+        }
     }
 }
 
@@ -123,6 +131,11 @@ impl Server {
     /// As [`start`](Self::start), with a loop that shares its budget with others.
     pub(crate) fn sharing(budget: &Budget, setup: Setup) -> Self {
         Self::build(setup, |builder| builder.budget(budget))
+    }
+
+    /// As [`start`](Self::start), with a loop that counts the connections of each address together with others.
+    pub(crate) fn counting(counts: &AddressCounts, setup: Setup) -> Self {
+        Self::build(setup, |builder| builder.address_counts(counts))
     }
 
     /// On these sockets in place of one of its own. `address` is where its clients connect to.
@@ -156,6 +169,7 @@ impl Server {
             seen: seen_by,
             unblock: Mutex::new(blocked),
         };
+        let sockets = sockets.into().proxy_protocol(setup.proxied);
         let builder = LoopBuilder::new(config).listen("lab", sockets, || Ok(lab)).metrics(metrics.clone());
         let running = adjust(builder).spawn().unwrap();
         Self { running: Some(running), address, metrics, control, unblock, seen }

@@ -337,7 +337,7 @@ fn plan_world(random: &mut Random, conns: usize, longest_ms: u64, trouble: u64, 
         let what = match random.below(12) {
             0 | 1 => What::Shortage(lack, short),
             2 => What::LoseNext(random.index(2)),
-            3 => What::ClockStep(random.one_of(&[-86_400, -1, 1, 3_600])),
+            3 => What::ClockStep(random.one_of(&[-31_536_000, -1, 1, 31_536_000])),
             4 | 5 => What::HoldUp(short * random.one_of(&[1, 10])),
             6..=8 => What::Interrupt,
             9 => What::PauseAccept(site),

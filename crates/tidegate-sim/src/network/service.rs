@@ -36,6 +36,9 @@ pub(crate) const LIMITS: Limits = Limits {
     high_water_bytes: 24 << 10,
     low_water_bytes: 6 << 10,
     max_output_bytes: 128 << 10,
+    min_rate_bytes: 0,
+    min_rate_grace: Duration::ZERO,
+    max_connections_per_address: 0,
 };
 
 /// Of which connection of the plan it is.

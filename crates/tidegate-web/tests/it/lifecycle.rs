@@ -1,10 +1,13 @@
 //! Deadlines and the end of a server.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use tidegate_engine::Reason;
 use tidegate_web::{Status, Web, WebBuilder};
 
-use crate::client::{PATIENCE, Server, get, request};
+use crate::client::{PATIENCE, Server, eventually, get, request};
 
 /// Soon for a deadline that is to pass, and far for one that is not: nobody asserts how long it takes.
 const SHORT: Duration = Duration::from_millis(100);
@@ -46,6 +49,67 @@ fn a_body_that_stands_still_is_408() {
         assert_eq!((answer.status, answer.closes()), (408, true), "{lines} {part}");
         client.expect_end();
     }
+}
+
+#[test]
+fn a_body_that_trickles_is_408_for_a_reason_of_its_own() {
+    let server = Server::start(hello().min_rate(100_000).min_rate_grace(SHORT));
+    for (lines, part) in [
+        ("Content-Length: 1000000\r\n", "x"),
+        ("Transfer-Encoding: chunked\r\n", "1\r\nx\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "FFFFFF\r\nx"),
+    ] {
+        let before = server.metrics().closed(Reason::SLOW_BODY);
+        let mut client = server.connect();
+        client.send(request("POST", "/hello", lines));
+        let mut stream = client.stream.try_clone().unwrap();
+        // Each byte comes long before the time in which it would stand still.
+        let trickling = std::thread::spawn(move || {
+            while stream.write_all(part.as_bytes()).is_ok() {
+                std::thread::park_timeout(SHORT / 10);
+            }
+        });
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (408, true), "{lines} {part}");
+        client.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        trickling.join().unwrap();
+        eventually(|| server.metrics().closed(Reason::SLOW_BODY) == before + 1);
+    }
+    // Without a lowest rate it is waited for as long as it moves.
+    let server = Server::start(hello().min_rate(0).min_rate_grace(SHORT));
+    let mut client = server.connect();
+    client.send(request("POST", "/hello", "Content-Length: 30\r\n"));
+    for _ in 0..30 {
+        client.send("x");
+        std::thread::park_timeout(SHORT / 10);
+    }
+    assert_eq!(client.answer().status, 405);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_reset() {
+    let long = vec![b'x'; 16 << 20];
+    let slow = hello().respond("/long", Status::OK, "", long).min_rate(100_000).min_rate_grace(SHORT);
+    let server = Server::start(slow);
+    let mut client = server.connect();
+    client.send(get("/long"));
+    eventually(|| server.metrics().closed(Reason::SLOW_READER) == 1);
+}
+
+#[test]
+fn an_address_may_have_so_many_connections() {
+    let server = Server::start(hello().max_connections_per_address(2));
+    let mut served = [server.connect(), server.connect()];
+    for client in &mut served {
+        assert_eq!(client.ask(get("/hello")).status, 200);
+    }
+    // The reset may be there before the connection has been told of.
+    let heard = TcpStream::connect(server.address).and_then(|mut refused| refused.read(&mut [0]));
+    assert_eq!(heard.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    eventually(|| server.metrics().closed(Reason::ADDRESS_LIMIT) == 1);
+    drop(served);
+    eventually(|| server.metrics().closed(Reason::PEER_CLOSED) == 2);
+    assert_eq!(server.connect().ask(get("/hello")).status, 200);
 }
 
 #[test]

@@ -274,9 +274,14 @@ pub struct Listener {
     pub backlog: u32,
     /// Whether what is sent leaves at once.
     pub nodelay: bool,
-    /// Silence before the kernel asks whether the peer is there; `None`: never.
-    #[serde(with = "units::duration_or_off")]
+    /// Silence before the kernel asks whether the peer is there; zero: never; `None`: as the service has it, see
+    /// [`Listener::keepalive`](Self::keepalive()).
+    #[serde(default, with = "units::duration_or_absent", skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<Duration>,
+    /// How long what was sent may stay unacknowledged; zero: as long as the kernel tries; `None`: as the service has it, see
+    /// [`Listener::user_timeout`](Self::user_timeout()).
+    #[serde(default, with = "units::duration_or_absent", skip_serializing_if = "Option::is_none")]
+    pub user_timeout: Option<Duration>,
     /// `Some(0)`: every end is a reset; `None`: as the reason of the end says.
     #[serde(default, with = "units::duration_or_absent", skip_serializing_if = "Option::is_none")]
     pub linger: Option<Duration>,
@@ -286,6 +291,28 @@ pub struct Listener {
     pub send_buffer: ByteSize,
     /// Whether each connection begins with a PROXY header.
     pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// The silence before the kernel asks whether the peer is there, also when nobody says; zero: never.
+    #[must_use]
+    pub fn keepalive(&self) -> Duration {
+        self.keepalive.unwrap_or_else(|| self.vanishing())
+    }
+
+    /// How long what was sent may stay unacknowledged, also when nobody says; zero: as long as the kernel tries.
+    #[must_use]
+    pub fn user_timeout(&self) -> Duration {
+        self.user_timeout.unwrap_or_else(|| self.vanishing())
+    }
+
+    /// Peers of these services come from anywhere, and have no heartbeat of their own.
+    fn vanishing(&self) -> Duration {
+        match self.service {
+            ServiceName::Web | ServiceName::Admin => Duration::from_secs(60),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// `[web]`
@@ -301,6 +328,13 @@ pub struct Web {
     /// How long a head may take.
     #[serde(with = "units::duration")]
     pub head_timeout: Duration,
+    /// Bytes per second that a body, or an answer that waits, has to make; 0: any rate will do.
+    pub min_rate: u32,
+    /// How long it may take before its rate is looked at.
+    #[serde(with = "units::duration")]
+    pub min_rate_grace: Duration,
+    /// Connections of one address with a worker; 0: no limit.
+    pub max_connections_per_address: u32,
     /// Fixed answers. Paths are unique.
     pub respond: Vec<Respond>,
 }

@@ -60,7 +60,6 @@ fn default(key: &Key) -> String {
 fn not_yet(key: &Key) -> String {
     match key.now {
         Now::All => String::new(),
-        Now::Only(literals) => format!(" **Not yet**: anything but {}.", codes(literals)),
         Now::Except(literals) => format!(" **Not yet**: {}.", codes(literals)),
         Now::Never => " **Not yet**.".to_owned(),
     }

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::MAX_WORKERS;
 use super::error::Problem;
-use super::kind::{Context, Kind, literal, one_of};
+use super::kind::{Context, Kind, literal};
 use super::words::{Accept, Acceptor, Backend, Balance, Dispatch, OnUnknown, Timers, Trigger};
 
 /// One key of the configuration.
@@ -53,7 +53,6 @@ impl Key {
             let text = literal(&value);
             let served = match self.now {
                 Now::All => true,
-                Now::Only(literals) => literals.contains(&text.as_str()),
                 Now::Except(literals) => !literals.contains(&text.as_str()),
                 Now::Never => false,
             };
@@ -65,7 +64,6 @@ impl Key {
     /// What this version allows, in words.
     pub(crate) fn allowed(&self, services: &[String]) -> String {
         match self.now {
-            Now::Only(literals) => one_of(literals),
             Now::Except(literals) => self.kind.allowed(services, literals),
             Now::All | Now::Never => self.kind.allowed(services, &[]),
         }
@@ -90,8 +88,6 @@ pub(crate) enum Default {
 pub(crate) enum Now {
     /// All.
     All,
-    /// None but these (canonical TOML).
-    Only(&'static [&'static str]),
     /// All but these (canonical TOML).
     Except(&'static [&'static str]),
     /// None: the key itself is of a later version.
@@ -302,8 +298,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Connections that wait to be accepted, per socket, see listen(2)."),
     key("listen.nodelay", Kind::Bool, "true",
         "What is sent leaves at once (`TCP_NODELAY`); `false`: a small segment waits for the acknowledgement of the one before it."),
-    key("listen.keepalive", Kind::DurationOrOff { max: Duration::from_secs(9 * 3600) }, r#""0s""#,
-        "Silence after which the kernel asks whether the peer is there (`TCP_KEEPIDLE`, in whole seconds), five times, a fifth of it apart, but 1 s to 75 s; `\"0s\"`: never."),
+    key("listen.keepalive", Kind::DurationOrOff { max: Duration::from_secs(9 * 3600) }, "",
+        "Silence after which the kernel asks whether the peer is there (`TCP_KEEPIDLE`, in whole seconds), five times, a fifth of it apart, but 1 s to 75 s; `\"0s\"`: never. When nobody says: `\"60s\"` for `web` and `admin`, `\"0s\"` for the others.")
+        .default(Default::Absent),
+    key("listen.user_timeout", Kind::DurationOrOff { max: DAY }, "",
+        "How long what was sent may stay unacknowledged, or the peer's window shut, before the kernel gives the connection up (`TCP_USER_TIMEOUT`); `\"0s\"`: as long as the kernel tries, about a quarter of an hour. When nobody says: `\"60s\"` for `web` and `admin`, `\"0s\"` for the others.")
+        .default(Default::Absent),
     key("listen.linger", Kind::Duration { min: Duration::ZERO, max: HOUR }, "",
         "`\"0s\"`: every end is a reset, which leaves no TIME_WAIT and loses what the peer has not received (`SO_LINGER`). Longer times are refused: close(2) would keep the loop waiting for so long.")
         .default(Default::Absent),
@@ -313,8 +313,8 @@ pub(crate) const KEYS: &[Key] = &[
         "The kernel's send buffer of each connection (`SO_SNDBUF`), as `receive_buffer` with `net.core.wmem_max`; 0: it sizes it as needed."),
     key("listen.tls", Kind::Table, "", "Certificate and key: `{ cert = \"…\", key = \"…\" }`.")
         .default(Default::Absent).now(Now::Never),
-    key("listen.proxy_protocol", Kind::Bool, "false", "Each connection begins with a PROXY header from a balancer.")
-        .now(Now::Only(&["false"])),
+    key("listen.proxy_protocol", Kind::Bool, "false",
+        "Each connection begins with a header of the PROXY protocol, version 1 or 2, and its peer is whom that names. Whoever reaches such a listener can name any address: let nobody but the balancer."),
 
     key("web.root", Kind::Path { empty: true }, r#""""#,
         "The folder that is served; it must exist. `\"\"`: the built-in welcome site."),
@@ -322,6 +322,12 @@ pub(crate) const KEYS: &[Key] = &[
         "How long a connection may wait for its next request."),
     key("web.head_timeout", Kind::Duration { min: MILLI, max: HOUR }, r#""15s""#,
         "How long the head of a request may take from its first byte to its last."),
+    key("web.min_rate", Kind::Int { min: 0, max: 1_000_000_000 }, "500",
+        "Bytes per second that a request's body, or an answer that waits for the client, has to make; a slower body is told 408, a slower reader is reset. 0: any rate will do."),
+    key("web.min_rate_grace", Kind::Duration { min: MILLI, max: HOUR }, r#""5s""#,
+        "How long a body or an answer may take before its rate is looked at."),
+    key("web.max_connections_per_address", Kind::Int { min: 0, max: 1_000_000 }, "0",
+        "Connections that one address may have at a time with each worker; one more is reset. An IPv6 address counts by its first 64 bits. 0: no limit."),
 
     key("web.respond.path", Kind::UrlPath, r#""""#, "The path it answers. Unique.").default(Default::Required),
     key("web.respond.status", Kind::Int { min: 200, max: 599 }, "200", "The status code."),
@@ -385,7 +391,7 @@ mod tests {
     #[test]
     fn literals_of_later_versions_are_values_of_their_keys() {
         for key in KEYS {
-            if let Now::Only(literals) | Now::Except(literals) = key.now {
+            if let Now::Except(literals) = key.now {
                 for text in literals {
                     assert_eq!(canonical(key, text), *text, "{}", key.path);
                 }

@@ -6,9 +6,9 @@
 use std::os::fd::OwnedFd;
 
 use tidegate_engine::{
-    Acceptor, AcceptorBuilder, AcceptorHandle, Backend, Balance, Budget, Dispatch, EngineConfig, Epoll,
-    EventLoop, HandlerPool, LoopBuilder, LoopHandle, ProcessMetrics, Receiver, ReceiverBuilder,
-    ReceiverHandle, Socket, Sockets, TimerKind, Trigger,
+    Acceptor, AcceptorBuilder, AcceptorHandle, AddressCounts, Backend, Balance, Budget, Dispatch,
+    EngineConfig, Epoll, EventLoop, HandlerPool, LoopBuilder, LoopHandle, ProcessMetrics, Receiver,
+    ReceiverBuilder, ReceiverHandle, Socket, Sockets, TimerKind, Trigger,
 };
 use tidegate_sys::fd_channel::FdChannel;
 
@@ -92,7 +92,8 @@ impl Built {
         let threads = Threads::of_worker(&server.config, index, server.loop_count());
         let pool = start_pool(server, &threads)?;
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
-        let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
+        let addresses = AddressCounts::new();
+        let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget, addresses };
         let (loops, intake, handles) = if server.hands_over() && !inherited.channels.is_empty() {
             plan.another_accepts(inherited)?
         } else if server.has_acceptor() {
@@ -112,7 +113,8 @@ impl Built {
         let threads = Threads::of_worker(&server.config, 0, server.loop_count());
         let pool = start_pool(server, &threads)?;
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
-        let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget };
+        let addresses = AddressCounts::new();
+        let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget, addresses };
         let none: Vec<_> = server.listeners.iter().map(|_| Vec::new()).collect();
         let loops = plan.loops_of_datagrams(&none, &[])?;
         let (loops, handles): (Vec<_>, Vec<_>) = loops.into_iter().unzip();
@@ -147,6 +149,7 @@ struct Plan<'a> {
     threads: &'a Threads,
     /// Of all loops together.
     budget: Budget,
+    addresses: AddressCounts,
 }
 
 type Parts = (Vec<EventLoop>, Option<Intake>, Handles);
@@ -231,7 +234,7 @@ impl Plan<'_> {
             let listeners = self.server.listeners.iter().zip(own);
             let sockets = listeners.map(|(listener, own)| match listener.address.is_datagram() {
                 true => own,
-                false => Socket::handed_over().into(),
+                false => Sockets::from(Socket::handed_over()).proxy_protocol(listener.options.proxied),
             });
             loops.push(self.event_loop(number, sockets.collect())?);
         }
@@ -246,6 +249,7 @@ impl Plan<'_> {
                 socket.nodelay(listener.options.tcp.nodelay)
             };
             let sockets: Sockets = sockets.into_iter().map(of).collect::<Vec<Socket>>().into();
+            let sockets = sockets.proxy_protocol(listener.options.proxied);
             if paused.contains(&listener.name) { sockets.paused() } else { sockets }
         });
         with_options.collect()
@@ -255,7 +259,7 @@ impl Plan<'_> {
     fn event_loop(&self, number: usize, sockets: Vec<Sockets>) -> Result<(EventLoop, LoopHandle), Error> {
         let server = self.server;
         let builder = LoopBuilder::new(engine_config(server)).metrics(self.places[number].clone());
-        let builder = builder.budget(&self.budget);
+        let builder = builder.budget(&self.budget).address_counts(&self.addresses);
         let mut builder = builder.threads(self.threads.pool_config(pool_threads(server)));
         if let Some(pool) = self.pool {
             builder = builder.pool(pool);

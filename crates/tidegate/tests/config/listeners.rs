@@ -169,7 +169,7 @@ fn too_many_listeners() {
 fn options_of_a_listener() {
     let given = Given::file(
         listener("127.0.0.1:0", "echo")
-            + "nodelay = false\nkeepalive = \"2m\"\nlinger = \"0s\"\nreceive_buffer = \"64KiB\"\nsend_buffer = 1\n",
+            + "nodelay = false\nkeepalive = \"2m\"\nlinger = \"0s\"\nreceive_buffer = \"64KiB\"\nsend_buffer = 1\nuser_timeout = \"7s\"\nproxy_protocol = true\n",
     );
     let found = given.config().listen.remove(0);
     assert_eq!((found.nodelay, found.keepalive), (false, Some(Duration::from_secs(120))));
@@ -178,6 +178,20 @@ fn options_of_a_listener() {
     let plain = Given::file(listener("127.0.0.1:0", "echo")).config().listen.remove(0);
     assert_eq!((plain.nodelay, plain.keepalive, plain.linger), (true, None, None));
     assert_eq!((plain.receive_buffer.get(), plain.send_buffer.get()), (0, 0));
+    assert_eq!((found.user_timeout, found.proxy_protocol), (Some(Duration::from_secs(7)), true));
+    assert_eq!((plain.user_timeout, plain.proxy_protocol), (None, false));
+}
+
+#[test]
+fn peers_that_vanish_are_found_where_they_come_from_anywhere() {
+    for (service, after) in [("web", 60), ("admin", 60), ("gateway", 0), ("echo", 0)] {
+        let found = Given::file(listener("127.0.0.1:0", service)).config().listen.remove(0);
+        let after = Duration::from_secs(after);
+        assert_eq!((found.keepalive(), found.user_timeout()), (after, after), "{service}");
+        let never = listener("127.0.0.1:0", service) + "keepalive = \"0s\"\nuser_timeout = \"0s\"\n";
+        let found = Given::file(never).config().listen.remove(0);
+        assert_eq!((found.keepalive(), found.user_timeout()), (Duration::ZERO, Duration::ZERO), "{service}");
+    }
 }
 
 #[test]
@@ -200,7 +214,7 @@ fn a_time_to_linger_would_stop_the_loop() {
 
 #[test]
 fn options_that_a_unix_socket_does_not_have() {
-    let none = "nodelay = false\nkeepalive = \"1m\"\nlinger = \"0s\"\nreceive_buffer = 1\nsend_buffer = 2\n";
+    let none = "nodelay = false\nkeepalive = \"1m\"\nlinger = \"0s\"\nreceive_buffer = 1\nsend_buffer = 2\nuser_timeout = \"9s\"\n";
     let errors = Given::file(listener("unix:s", "echo") + none).load().unwrap_err();
     let found: Vec<(&str, &str)> =
         errors.errors().iter().map(|error| (error.key(), error.message())).collect();
@@ -218,6 +232,7 @@ fn options_that_a_unix_socket_does_not_have() {
             ("listen[0].linger", tcp("\"0s\"").as_str()),
             ("listen[0].receive_buffer", buffer("\"1B\"").as_str()),
             ("listen[0].send_buffer", buffer("\"2B\"").as_str()),
+            ("listen[0].user_timeout", tcp("\"9s\"").as_str()),
         ]
     );
 }

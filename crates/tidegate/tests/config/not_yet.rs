@@ -11,7 +11,6 @@ fn later_features_are_refused() {
             "\"syslog\" is not yet supported",
             "\"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\"",
         ),
-        ("listen.web.proxy_protocol=true", "listen.web.proxy_protocol", "true is not yet supported", "false"),
         (
             "accounts.database=postgres://db/x",
             "accounts.database",

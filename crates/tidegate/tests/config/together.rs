@@ -22,16 +22,16 @@ TIDEGATE_GATEWAY_ON_UNKNOWN: gateway.on_unknown: unknown value \"dorp\"; did you
 
 #[test]
 fn errors_for_programs() {
-    let given = Given::file("[process]\nworker = 2\n").set("listen.web.proxy_protocol=true");
+    let given = Given::file("[process]\nworker = 2\n").set("listen.web.proxy_protocol=maybe");
     let expect = serde_json::json!([
         {
             "source": "tidegate.toml:2:1", "file": "tidegate.toml", "line": 2, "column": 1, "key": "process.worker",
             "message": "unknown key \"worker\" in [process]", "nearest": "\"workers\"", "allowed": null,
         },
         {
-            "source": "--set listen.web.proxy_protocol=true", "file": null, "line": null, "column": null,
+            "source": "--set listen.web.proxy_protocol=maybe", "file": null, "line": null, "column": null,
             "key": "listen.web.proxy_protocol",
-            "message": "true is not yet supported", "nearest": null, "allowed": "false",
+            "message": "a string is not allowed", "nearest": null, "allowed": "true or false",
         },
     ]);
     let errors = given.load().unwrap_err();

@@ -43,12 +43,13 @@ fn on_unix(row: &Row) -> Vec<Wrong<'_>> {
     let options = [
         ("nodelay", TCP),
         ("keepalive", TCP),
+        ("user_timeout", TCP),
         ("linger", TCP),
         ("receive_buffer", BUFFER),
         ("send_buffer", BUFFER),
     ];
     let said = options.into_iter().filter_map(|(name, why)| Some((name, row.get(name)?, why)));
-    said.filter(|(name, setting, _)| *name == "linger" || !is_default(setting)).collect()
+    said.filter(|(name, setting, _)| *name == "linger" || !is_default(name, setting)).collect()
 }
 
 /// Services and options of connections, where datagrams come.
@@ -60,13 +61,17 @@ fn on_datagrams(row: &Row) -> Vec<Wrong<'_>> {
             .iter()
             .any(|it| service.value == it.as_str())
     });
-    let options = ["backlog", "nodelay", "keepalive", "linger"].into_iter();
+    let options = ["backlog", "nodelay", "keepalive", "user_timeout", "linger", "proxy_protocol"].into_iter();
     let said = options.filter_map(|name| Some((name, row.get(name)?, OPTION)));
-    let wrong = said.filter(|(name, setting, _)| *name == "linger" || !is_default(setting));
+    let wrong = said.filter(|(name, setting, _)| *name == "linger" || !is_default(name, setting));
     service.map(|service| ("service", service, SERVICE)).into_iter().chain(wrong).collect()
 }
 
 /// Of those options that have a default.
-fn is_default(setting: &Setting) -> bool {
-    setting.value == true || setting.value == "0s" || setting.value == "0B" || setting.value == 4096
+fn is_default(name: &str, setting: &Setting) -> bool {
+    match name {
+        "nodelay" => setting.value == true,
+        "proxy_protocol" => setting.value == false,
+        _ => setting.value == "0s" || setting.value == "0B" || setting.value == 4096,
+    }
 }
