@@ -156,6 +156,8 @@ pub(crate) enum CommandArgs {
         #[arg(long)]
         json: bool,
     },
+    /// Makes a certificate and its key, for a first try of TLS
+    Cert(CertArgs),
     /// Sends requests to a message gateway
     #[command(subcommand)]
     Msg(MsgArgs),
@@ -167,6 +169,26 @@ pub(crate) enum CommandArgs {
     /// Measures servers: this one in every combination that works, or any other
     #[command(subcommand)]
     Bench(BenchArgs),
+}
+
+/// What a certificate is to be.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CertArgs {
+    /// Signed by itself, so that nobody trusts it but who is given it; there is no other kind yet
+    #[arg(long, required = true)]
+    pub(crate) self_signed: bool,
+    /// A name or an address that it is for, as example.org, *.example.org or 192.0.2.1; may be repeated
+    #[arg(long = "host", value_name = "HOST", default_values_t = ["localhost", "127.0.0.1", "::1"].map(str::to_owned))]
+    pub(crate) hosts: Vec<String>,
+    /// For how many days it is valid
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) days: u32,
+    /// Where to write the certificate; a file that exists is not overwritten
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: PathBuf,
+    /// Where to write its key, for the owner's eyes alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
 }
 
 /// For orders that may take long.

@@ -8,10 +8,11 @@ use tidegate::config::LoadOptions;
 use tidegate_capture::ProtocolChoice;
 
 use crate::args::{
-    Args, CommandArgs, ConfigArgs, LatencyArgs, LogArgs, LoginArgs, MsgArgs, ProtocolArg, TargetArgs,
-    WhoseArgs,
+    Args, CertArgs, CommandArgs, ConfigArgs, LatencyArgs, LogArgs, LoginArgs, MsgArgs, ProtocolArg,
+    TargetArgs, WhoseArgs,
 };
 use crate::bench::{self, BenchArgs};
+use crate::cert::{self, SelfSigned};
 use crate::connections::{self, Listing};
 use crate::control::{self, StopKind};
 use crate::failure::Failure;
@@ -40,6 +41,7 @@ enum Command {
     Connections(Listing),
     Check(Form),
     Config(Form),
+    Cert(SelfSigned),
     Message(Message),
     Latency(Study),
     LogTail(Tailing),
@@ -72,6 +74,7 @@ impl Request {
             Command::Connections(listing) => connections::list(options, &listing),
             Command::Check(form) => configuration::check(options, form),
             Command::Config(form) => configuration::show(options, form),
+            Command::Cert(wanted) => cert::make(&wanted),
             Command::Message(message) => msg::send(&message),
             Command::Latency(study) => latency::tell(&study),
             Command::LogTail(tailing) => log_tail::tail(options, tailing),
@@ -106,6 +109,9 @@ impl Command {
             CommandArgs::Status { config, json } => (config, Self::Status(Form::of(json))),
             CommandArgs::Check { config, json } => (config, Self::Check(Form::of(json))),
             CommandArgs::Config { config, json } => (config, Self::Config(Form::of(json))),
+            CommandArgs::Cert(CertArgs { self_signed: _, hosts, days, cert, key }) => {
+                (ConfigArgs::default(), Self::Cert(SelfSigned { hosts, days, cert, key }))
+            }
             CommandArgs::Msg(typed) => (ConfigArgs::default(), Self::Message(message(typed))),
             CommandArgs::Latency(typed) => (ConfigArgs::default(), Self::Latency(study(typed))),
             CommandArgs::Bench(typed) => (ConfigArgs::default(), Self::Bench(Box::new(typed))),

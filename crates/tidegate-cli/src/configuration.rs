@@ -7,7 +7,7 @@ use serde_json::json;
 use tidegate::config::{Config, ConfigErrors, Count, LoadOptions, MAX_WORKERS};
 
 use crate::failure::Failure;
-use crate::output::{Form, print, print_json};
+use crate::output::{Form, print, print_json, say};
 
 /// The configuration for a command to a server that runs already, or to its files.
 ///
@@ -21,9 +21,21 @@ pub(crate) fn of_running(options: &LoadOptions) -> Result<Config, ConfigErrors> 
 
 /// Says everything that is wrong, or that nothing is.
 pub(crate) fn check(options: &LoadOptions, form: Form) -> Result<(), Failure> {
-    match (Config::load(options), form) {
-        (Ok(config), Form::Text) => print(summary(&config)),
-        (Ok(_), Form::Json) => print_json(&json!({ "ok": true, "errors": [] })),
+    let checked = Config::load(options).and_then(|config| {
+        let warnings = config.check_certificates()?;
+        Ok((config, warnings))
+    });
+    match (checked, form) {
+        (Ok((config, warnings)), Form::Text) => {
+            warnings.iter().for_each(|warning| say(&format!("tidegate: {warning}")));
+            print(summary(&config))
+        }
+        (Ok((_, warnings)), Form::Json) if warnings.is_empty() => {
+            print_json(&json!({ "ok": true, "errors": [] }))
+        }
+        (Ok((_, warnings)), Form::Json) => {
+            print_json(&json!({ "ok": true, "errors": [], "warnings": warnings }))
+        }
         (Err(errors), Form::Text) => Err(Failure::Refused(errors)),
         (Err(errors), Form::Json) => {
             print_json(&json!({ "ok": false, "errors": errors.to_json() }))?;
@@ -67,7 +79,8 @@ fn summary(config: &Config) -> String {
     let mut text = format!("the configuration is fine: {file}, {workers}\n");
     for listener in &config.listen {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "  {} {} ({})", listener.name, listener.address, listener.service);
+        let tls = if listener.tls.is_some() { ", TLS" } else { "" };
+        let _ = writeln!(text, "  {} {} ({}{tls})", listener.name, listener.address, listener.service);
     }
     text
 }

@@ -9,6 +9,7 @@ mod allocator;
 mod args;
 mod ask;
 mod bench;
+mod cert;
 mod command;
 mod configuration;
 mod connections;

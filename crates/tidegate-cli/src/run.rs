@@ -32,7 +32,7 @@ pub(crate) fn start(options: &LoadOptions) -> Result<(), Failure> {
     let mut options = settled(options)?;
     options.set.push("process.daemon=true".to_owned());
     // What is wrong with it is said on the terminal, before there is another process.
-    Config::load(&options)?;
+    Config::load(&options)?.check_certificates()?;
     in_background(&options)
 }
 

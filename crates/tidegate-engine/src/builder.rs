@@ -18,6 +18,7 @@ use crate::backend::Backend;
 use crate::budget::{Budget, Share};
 use crate::datagram::{DatagramHost, DatagramHosted, DatagramService, Vacant};
 use crate::event_loop::away::Crew;
+use crate::event_loop::layers::Handshakes;
 use crate::event_loop::outgoing;
 use crate::event_loop::relief::Memory;
 use crate::event_loop::upstreams::Pool;
@@ -27,6 +28,8 @@ use crate::handle::Shared;
 use crate::host::{Host, Hosted};
 use crate::io::{Due, Retirement, Turn};
 use crate::job::Home;
+use crate::layer::{AnyLayer, Layer};
+use crate::layered::Workspace;
 use crate::loop_handle::{LoopHandle, Running};
 use crate::metrics::{Metrics, ProcessMetrics};
 use crate::model::{EventLoop, Model};
@@ -116,6 +119,8 @@ pub struct BoxedService {
     /// What serves datagrams, and then nothing else does.
     pub(crate) datagrams: Option<Box<dyn DatagramHosted>>,
     pub(crate) note: TypeId,
+    /// What stands between its connections' bytes and itself.
+    pub(crate) layer: Option<AnyLayer>,
     counters: &'static [CounterDef],
 }
 
@@ -127,6 +132,7 @@ impl BoxedService {
             host: Box::new(Host::new(service)),
             datagrams: None,
             note: Host::<S>::note_type(),
+            layer: None,
             counters: S::COUNTERS,
         }
     }
@@ -136,6 +142,14 @@ impl BoxedService {
     pub fn of_datagrams<S: DatagramService>(service: S) -> Self {
         let datagrams: Box<dyn DatagramHosted> = Box::new(DatagramHost::new(service));
         Self { datagrams: Some(datagrams), counters: S::COUNTERS, ..Self::new(Vacant) }
+    }
+
+    /// Puts a layer between the service and the bytes of the connections that it accepts, as TLS. The service is told of a
+    /// connection when the handshake is done. Has no meaning for datagrams and for outgoing connections.
+    #[must_use]
+    pub fn layer(mut self, layer: Arc<dyn Layer>) -> Self {
+        self.layer = Some(AnyLayer(layer));
+        self
     }
 
     /// The service's own counters.
@@ -416,6 +430,7 @@ impl LoopBuilder {
         starts.for_each(|start| _ = turn.timers.insert(turn.now, start));
         let (pooled, visited) = self.config.dispatch.hands();
         let crew = pooled.then(|| crew(self.pool, &self.threads, &reactor)).transpose()?;
+        let sites_count = sites.len();
         let this = Loop {
             reactor,
             conns: Table::new(places),
@@ -435,6 +450,8 @@ impl LoopBuilder {
             memory,
             accepting,
             datagrams,
+            handshakes: Handshakes::new(sites_count),
+            work: Workspace::default(),
             crew,
             visits: visited.then(Visits::default),
             stage: Stage::Serving,

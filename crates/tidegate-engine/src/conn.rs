@@ -2,6 +2,7 @@
 //!
 //! Small, because most connections are idle most of the time: buffers exist only while something waits in them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_reactor::{End, Errno, PeerAddress, Token};
@@ -10,16 +11,17 @@ use tidegate_timer::{Instant, TimerKey};
 use crate::handle::Letter;
 use crate::host::Event;
 use crate::io::{Queued, Retirement};
+use crate::layered::Layered;
 use crate::output::Output;
 use crate::pace::Pace;
 use crate::wish::Tie;
-use crate::{Limits, Phase, Reason, TimerToken};
+use crate::{Limits, Phase, Reason, Security, TimerToken};
 
 /// A connection.
 ///
 /// ```text
 ///              CloseAfterFlush            output empty               peer's FIN, or too late
-/// Greeting ─▶ (on_open)
+/// Greeting ─▶ Handshaking (of a listener with a layer) ─▶ (on_open)
 ///   Open ─────────────────────▶ Flushing ─────────────▶ Lingering ───────────────────────────▶ closed
 ///    └── Abort, broken, deadline ──────────────────────────────────────────────────────────────▶
 /// ```
@@ -147,8 +149,8 @@ impl Reading {
     }
 }
 
-/// What few connections have: what waits for the return of a session, or the other side of a tie, but none has both; and how
-/// fast the peer is.
+/// What few connections have: what waits for the return of a session, or the other side of a tie, but none has both; how
+/// fast the peer is; and a layer.
 #[derive(Debug)]
 pub(crate) struct Aside {
     /// The connection that it is tied to.
@@ -159,11 +161,13 @@ pub(crate) struct Aside {
     pub(crate) ending: Option<Ending>,
     /// How fast the peer is, while it is waited for and the service has a lowest rate: see `event_loop::slow`.
     pub(crate) pace: Option<Pace>,
+    /// What stands between its bytes and its service. While the connection is with a thread as a whole, so is this.
+    pub(crate) layer: Option<Layered>,
 }
 
 impl Default for Aside {
     fn default() -> Self {
-        Self { partner: NOBODY, events: Vec::new(), ending: None, pace: None }
+        Self { partner: NOBODY, events: Vec::new(), ending: None, pace: None, layer: None }
     }
 }
 
@@ -191,6 +195,8 @@ pub(crate) enum State {
     Connecting,
     /// A header that says who it is has not come whole: see `event_loop::greeting`.
     Greeting,
+    /// Its layer and the peer are not agreed yet, and its service does not know it: see `event_loop::layers`.
+    Handshaking,
     Open,
     /// Its input goes to another connection: see `event_loop::ties`.
     Tied,
@@ -270,13 +276,15 @@ impl Conn {
 
     /// What happened while the session was away.
     pub(crate) fn take_absence(&mut self) -> Option<Box<Aside>> {
-        let aside = self.aside.as_mut()?;
+        let aside = self.aside.as_deref_mut()?;
         if aside.events.is_empty() && aside.ending.is_none() {
             return None;
         }
-        let pace = aside.pace.take();
-        let kept = pace.map(|pace| Box::new(Aside { pace: Some(pace), ..Aside::default() }));
-        std::mem::replace(&mut self.aside, kept)
+        if aside.pace.is_none() && aside.layer.is_none() {
+            return self.aside.take();
+        }
+        let (events, ending) = (std::mem::take(&mut aside.events), aside.ending.take());
+        Some(Box::new(Aside { events, ending, ..Aside::default() }))
     }
 
     /// Whether the peer of a connection that broke had ended its side before: what it has sent is whole then. A Unix socket
@@ -307,10 +315,33 @@ impl Conn {
         self.output.as_ref().map_or(0, |output| output.weight())
     }
 
-    /// Memory that its input takes.
+    /// Memory that its input takes, and what its layer has not taken or sent yet.
     #[inline]
     pub(crate) fn input_bytes(&self) -> u32 {
-        u32::try_from(self.input.capacity()).unwrap_or(u32::MAX)
+        let layer = if self.aside.is_some() { self.layer_bytes() } else { 0 };
+        u32::try_from(self.input.capacity() + layer).unwrap_or(u32::MAX)
+    }
+
+    fn layer_bytes(&self) -> usize {
+        let sealed = self.output.as_ref().map_or(0, |output| output.sealed_capacity());
+        self.layer().map_or(0, |layer| layer.buffer_bytes() + sealed)
+    }
+
+    /// Its layer, unless a thread has it.
+    #[inline]
+    pub(crate) fn layer(&self) -> Option<&Layered> {
+        self.aside.as_deref()?.layer.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn layer_mut(&mut self) -> Option<&mut Layered> {
+        self.aside.as_deref_mut()?.layer.as_mut()
+    }
+
+    /// How it is secured, if it is.
+    #[inline]
+    pub(crate) fn security(&self) -> Option<&Arc<Security>> {
+        self.layer()?.security()
     }
 
     /// Whether nothing is to be received for now.
@@ -321,7 +352,7 @@ impl Conn {
                 self.suspended || self.reading.paused || self.over_water || self.squeezed || self.unqueued
             }
             State::Flushing(_) | State::Lingering(_) => self.deaf,
-            State::Tied => self.reading.paused,
+            State::Tied | State::Handshaking => self.reading.paused,
             State::Connecting | State::Greeting => false,
         }
     }
@@ -353,8 +384,10 @@ impl Conn {
         limits: &Limits,
         linger: Duration,
     ) -> Option<(Phase, Instant)> {
-        if let State::Lingering(_) = self.state {
-            return Some((Phase::Write, self.last_out + linger));
+        match self.state {
+            State::Lingering(_) => return Some((Phase::Write, self.last_out + linger)),
+            State::Handshaking => return self.layer().map(|layer| (Phase::Head, layer.until)),
+            State::Connecting | State::Greeting | State::Open | State::Tied | State::Flushing(_) => {}
         }
         let phase = awaited?;
         let since = self.last_in.max(self.reading.since);

@@ -38,6 +38,8 @@ pub enum ConnState {
     Connecting,
     /// It has not said yet who is at the other end: a PROXY header is due.
     Greeting,
+    /// Its TLS handshake is not done, and its service does not know it yet.
+    Handshaking,
     /// It is served; for the most part that means idle.
     Open,
     /// It is tied to another one, which gets what its peer sends.
@@ -59,6 +61,7 @@ impl ConnState {
         match self {
             Self::Connecting => "connecting",
             Self::Greeting => "greeting",
+            Self::Handshaking => "handshaking",
             Self::Open => "open",
             Self::Tied => "tied",
             Self::Handling => "handling",

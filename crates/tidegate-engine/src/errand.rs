@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::Security;
 use crate::conn::{Conn, Who};
 use crate::handle::Shared;
 use crate::host::Away;
@@ -24,6 +25,8 @@ pub(crate) struct Errand {
     pub(crate) away: Option<Box<dyn Away>>,
     pub(crate) site: Arc<Site>,
     pub(crate) shared: Arc<Shared>,
+    /// How the connection is secured.
+    pub(crate) security: Option<Arc<Security>>,
 }
 
 impl Errand {
@@ -39,6 +42,7 @@ impl Errand {
             away: None,
             site: Arc::clone(site),
             shared: Arc::clone(shared),
+            security: conn.security().cloned(),
         }
     }
 
@@ -50,14 +54,18 @@ impl Errand {
         if !Arc::ptr_eq(&self.site, site) {
             self.site = Arc::clone(site);
         }
+        if self.security.is_some() || conn.aside.is_some() {
+            self.security = conn.security().cloned();
+        }
     }
 
     /// The session, and the connection for its callbacks.
     pub(crate) fn begin(&mut self) -> Option<(&mut dyn Away, Io<'_>)> {
-        let Self { who, moment, queued, more_input, record, away, site, shared, .. } = self;
+        let Self { who, moment, queued, more_input, record, away, site, shared, security, .. } = self;
         let (moment, queued, more_input) = (*moment, *queued, *more_input);
         let (received, watch) = (Received::default(), None);
-        let io = Io { who, moment, queued, record, site, shared, received, more_input, watch };
+        let security = security.as_deref();
+        let io = Io { who, moment, queued, record, site, shared, received, more_input, watch, security };
         Some((&mut **away.as_mut()?, io))
     }
 
@@ -76,6 +84,7 @@ impl Errand {
             away,
             site,
             shared,
+            security: self.security.take(),
         })
     }
 }

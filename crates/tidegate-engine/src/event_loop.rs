@@ -19,7 +19,8 @@ use crate::datagram::Datagrams;
 use crate::handle::Letter;
 use crate::host::{Event, Hosted};
 use crate::intake::Arrival;
-use crate::io::{Site, Turn};
+use crate::io::{Site, Turn, security_of};
+use crate::layered::Workspace;
 use crate::metrics::{ProcessMetrics, ProcessWord};
 use crate::order::Order;
 use crate::sampler::Sampler;
@@ -36,6 +37,7 @@ mod flush;
 mod greeting;
 mod input;
 mod latency;
+pub(crate) mod layers;
 mod letters;
 mod orders;
 pub(crate) mod outgoing;
@@ -78,6 +80,10 @@ pub(crate) struct Loop<R: Reactor> {
     pub(crate) memory: relief::Memory,
     pub(crate) accepting: Accepting,
     pub(crate) datagrams: Datagrams,
+    /// Handshakes of listeners that have a layer.
+    pub(crate) handshakes: layers::Handshakes,
+    /// What layers work with.
+    pub(crate) work: Workspace,
     /// Who handles messages, when it is not this thread.
     pub(crate) crew: Option<away::Crew>,
     /// Connections that other threads serve, when they do that whole.
@@ -290,6 +296,9 @@ impl<R: Reactor> Loop<R> {
     fn go_on(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.listed = false;
+        if conn.state == State::Handshaking {
+            return self.handshake(token);
+        }
         if conn.send_later && self.drain(token).is_none() {
             return;
         }
@@ -328,7 +337,9 @@ impl<R: Reactor> Loop<R> {
         let site = &self.sites[usize::from(conn.site)];
         let host = &mut self.hosts[usize::from(conn.site)];
         let queued = conn.queued();
-        let flow = host.call(conn.session, &mut self.turn.io(&conn.who, queued, site), event);
+        let mut io = self.turn.io(&conn.who, queued, site);
+        io.security = security_of(&conn.aside);
+        let flow = host.call(conn.session, &mut io, event);
         self.turn.carry_out(conn);
         self.apply(token, flow);
     }
@@ -367,10 +378,14 @@ impl<R: Reactor> Loop<R> {
             && conn.output.is_none()
         {
             if !self.reactor.unsent(token) {
-                return self.begin_lingering(token, reason);
+                if self.close_layer(token) {
+                    return self.begin_lingering(token, reason);
+                }
+            } else {
+                self.reactor.await_writable(token);
             }
-            self.reactor.await_writable(token);
         }
+        let Some(conn) = self.conns.get_mut(token) else { return };
         let conn = if conn.state == State::Tied {
             self.settle_tied(token);
             let Some(conn) = self.conns.get_mut(token) else { return };

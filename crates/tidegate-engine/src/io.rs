@@ -14,15 +14,16 @@ use tidegate_buf::Pool;
 use tidegate_reactor::Token;
 use tidegate_timer::{AnyQueue, Instant, TimerQueue};
 
-use crate::conn::{Conn, Who};
+use crate::conn::{Aside, Conn, Who};
 use crate::connect::{self, MAX_CONNECTS};
 use crate::event_loop::upstreams::Seat;
 use crate::handle::{ConnHandle, ConnId, Shared};
+use crate::layer::AnyLayer;
 use crate::metrics::{Callback, ListenerMetrics, ProcessMetrics};
 use crate::output::FilePart;
 use crate::record::{Received, Record, TimerWish};
 use crate::wish::{Tie, Wish};
-use crate::{Connect, ConnectError, Limits, Peer, Phase, TieError, TimerToken, Upstream};
+use crate::{Connect, ConnectError, Limits, Peer, Phase, Security, TieError, TimerToken, Upstream};
 
 /// A connection, in the hands of a callback of its service.
 pub struct Io<'a> {
@@ -38,6 +39,14 @@ pub struct Io<'a> {
     pub(crate) more_input: bool,
     /// Where it is entered which callback the loop is in; other threads do not hold up a loop.
     pub(crate) watch: Option<&'a ProcessMetrics>,
+    /// How the connection is secured.
+    pub(crate) security: Option<&'a Security>,
+}
+
+/// How a connection with this besides is secured.
+#[inline]
+pub(crate) fn security_of(aside: &Option<Box<Aside>>) -> Option<&Security> {
+    aside.as_deref()?.layer.as_ref()?.security().map(|security| &**security)
 }
 
 /// When a callback runs.
@@ -105,6 +114,7 @@ impl Turn {
             received: Received::default(),
             more_input: false,
             watch: Some(&self.metrics),
+            security: None,
         }
     }
 
@@ -182,6 +192,8 @@ pub(crate) struct Site {
     pub(crate) index: u16,
     /// Each connection begins with a PROXY header.
     pub(crate) proxied: bool,
+    /// What stands between its connections' bytes and its service.
+    pub(crate) layer: Option<AnyLayer>,
 }
 
 impl Io<'_> {
@@ -333,6 +345,12 @@ impl Io<'_> {
     #[must_use]
     pub fn peer(&self) -> Peer<'_> {
         Peer { address: self.who.peer, listener: &self.site.name }
+    }
+
+    /// How the connection is secured by a [`Layer`](crate::Layer); `None` when its bytes are sent as they are.
+    #[must_use]
+    pub fn security(&self) -> Option<&Security> {
+        self.security
     }
 
     /// The monotonic clock, as of this turn of the loop.

@@ -26,6 +26,8 @@ mod inbox;
 mod intake;
 mod io;
 mod job;
+mod layer;
+mod layered;
 mod loop_handle;
 mod metrics;
 mod model;
@@ -59,6 +61,7 @@ pub use connect::{Connect, ConnectError, ConnectFailed, ConnectFailure, MAX_CONN
 pub use datagram::{DatagramIo, DatagramLimits, DatagramPeer, DatagramService, MAX_DATAGRAM_BYTES};
 pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTER_BYTES, MAX_LETTERS};
 pub use io::Io;
+pub use layer::{Layer, LayerError, LayerProgress, LayerSession, LayerState, Security};
 pub use loop_handle::{LoopHandle, Running};
 pub use metrics::{
     HEAD_WORDS, LISTENER_WORDS, LatencyHistogram, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS,

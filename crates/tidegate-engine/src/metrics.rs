@@ -9,7 +9,7 @@
 //! +------+------------+------------+--- … ---+------+--- … ---+
 //! | head | listener 0 | listener 1 |         | head |         |
 //! +------+------------+------------+--- … ---+------+--- … ---+
-//!     |    general 16 | closes by reason 64 | service's own 48 | histogram of latencies 24 | 8 that are free
+//!     |    general 16 | closes by reason 64 | service's own 48 | histogram of latencies 24 | general, too, 8
 //!     general 32 | histogram of turns 13
 //! ```
 
@@ -167,6 +167,8 @@ pub enum ListenerWord {
     Connects = 9,
     /// Those of them that could not be had.
     ConnectFailures = 10,
+    /// Handshakes of TLS that were done. Those that were not are closes for a reason of theirs.
+    Handshakes = 11,
     /// Datagrams handled.
     DatagramsIn = 12,
     /// Datagrams that the kernel took for sending.
@@ -175,6 +177,8 @@ pub enum ListenerWord {
     DatagramsDropped = 14,
     /// Datagrams that were longer than what is received of one, and thrown away.
     DatagramsTruncated = 15,
+    /// Handshakes of TLS that went on from an earlier connection.
+    HandshakesResumed = MORE_AT,
 }
 
 /// Words of a process before its listeners'.
@@ -192,8 +196,11 @@ pub const MAX_SERVICE_COUNTERS: usize = LATENCY_AT - SERVICE_AT;
 const REASONS_AT: usize = 16;
 const SERVICE_AT: usize = REASONS_AT + Reason::COUNT;
 const LATENCY_AT: usize = 128;
+/// General words for which there was no room before the others.
+const MORE_AT: usize = 152;
 const LATENCY_SUM_AT: usize = LATENCY_AT + LatencyHistogram::BUCKETS;
-const _: () = assert!(LATENCY_SUM_AT < LISTENER_WORDS, "a listener has room for the histogram");
+const _: () =
+    assert!(LATENCY_SUM_AT < MORE_AT && MORE_AT < LISTENER_WORDS, "a listener has room for the histogram");
 
 /// A view of the counters of several processes.
 #[derive(Clone, Debug)]

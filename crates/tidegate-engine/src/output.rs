@@ -11,6 +11,8 @@ use std::sync::Arc;
 use tidegate_buf::{Chain, Pool, PoolExhausted};
 use tidegate_reactor::{Errno, More, Reactor, Token};
 
+use crate::layer::LayerError;
+use crate::layered::{Layered, PIECE_BYTES};
 use crate::record::Record;
 
 /// A part of a file that is to be sent.
@@ -34,6 +36,9 @@ pub(crate) struct Output {
     segments: VecDeque<Segment>,
     /// How many of the segments are files.
     files: usize,
+    /// What a layer has made of segments that were before these, and how much of that is sent.
+    sealed: Vec<u8>,
+    sealed_sent: usize,
 }
 
 /// Why output could not go on.
@@ -43,6 +48,15 @@ pub(crate) enum SendError {
     Connection(Errno),
     /// A file ended before the part of it that was promised.
     FileShrank,
+    /// The layer of the connection can send no more.
+    Layer,
+}
+
+impl From<LayerError> for SendError {
+    fn from(error: LayerError) -> Self {
+        tracing::warn!(%error, "nothing more can be sent");
+        Self::Layer
+    }
 }
 
 impl From<Errno> for SendError {
@@ -102,12 +116,22 @@ impl Output {
 
     /// Bytes that wait in memory; files do not count.
     pub(crate) fn len(&self) -> usize {
-        self.chain.len()
+        self.chain.len() + self.sealed.len() - self.sealed_sent
     }
 
     /// What waits, as the water marks measure it.
     pub(crate) fn weight(&self) -> usize {
-        self.chain.len() + self.files * FILE_WEIGHT
+        self.len() + self.files * FILE_WEIGHT
+    }
+
+    /// Appends what a layer has made; what is queued otherwise comes behind it.
+    pub(crate) fn push_sealed(&mut self, bytes: &[u8]) {
+        self.sealed.extend_from_slice(bytes);
+    }
+
+    /// Memory of what a layer has made.
+    pub(crate) fn sealed_capacity(&self) -> usize {
+        self.sealed.capacity()
     }
 
     /// Gives all blocks back.
@@ -115,6 +139,8 @@ impl Output {
         self.chain.clear(pool);
         self.segments.clear();
         self.files = 0;
+        self.sealed = Vec::new();
+        self.sealed_sent = 0;
     }
 
     /// Sends until everything is sent, the kernel takes no more or the share is used up; adds to `sent` what was taken.
@@ -158,6 +184,94 @@ impl Output {
         }
         Ok(Progress::Done)
     }
+}
+
+impl Output {
+    /// As [`drain`](Self::drain), through a layer: a piece at a time is sealed, and what the kernel refuses of it is kept.
+    pub(crate) fn drain_layered(
+        &mut self,
+        layer: &mut Layered,
+        raw: &mut Vec<u8>,
+        reactor: &mut impl Reactor,
+        token: Token,
+        pool: &mut Pool,
+        sent: &mut u64,
+    ) -> Result<Progress, SendError> {
+        let mut share = SHARE_BYTES;
+        loop {
+            while self.sealed_sent < self.sealed.len() {
+                let more = if self.segments.is_empty() { More::No } else { More::Follows };
+                let taken = reactor.send(token, &self.sealed[self.sealed_sent..], more)?;
+                self.sealed_sent += taken;
+                *sent += taken as u64;
+                share = share.saturating_sub(taken as u64);
+                if self.sealed_sent < self.sealed.len() {
+                    return Ok(Progress::Refused);
+                }
+            }
+            self.sealed.clear();
+            self.sealed_sent = 0;
+            match self.segments.front_mut() {
+                None => return Ok(Progress::Done),
+                Some(_) if share == 0 => return Ok(Progress::Share),
+                Some(Segment::Bytes(len)) => {
+                    let piece = (*len).min(PIECE_BYTES);
+                    seal_chain(&self.chain, piece, layer, &mut self.sealed)?;
+                    self.chain.consume(pool, piece);
+                    *len -= piece;
+                    if *len == 0 {
+                        self.segments.pop_front();
+                    }
+                }
+                Some(Segment::File(part)) => {
+                    seal_file(part, layer, raw, reactor, &mut self.sealed)?;
+                    if part.len == 0 {
+                        self.segments.pop_front();
+                        self.files -= 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Seals the first `len` bytes of the chain.
+fn seal_chain(
+    chain: &Chain,
+    len: usize,
+    layer: &mut Layered,
+    sealed: &mut Vec<u8>,
+) -> Result<(), LayerError> {
+    let mut left = len;
+    for slice in chain.slices() {
+        let slice = &slice[..slice.len().min(left)];
+        layer.seal(slice, sealed)?;
+        left -= slice.len();
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the next piece of a file's part, and seals it.
+fn seal_file(
+    part: &mut FilePart,
+    layer: &mut Layered,
+    raw: &mut Vec<u8>,
+    reactor: &mut impl Reactor,
+    sealed: &mut Vec<u8>,
+) -> Result<(), SendError> {
+    let len = usize::try_from(part.len).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+    raw.resize(len, 0);
+    let read = reactor.read_file(part.file.as_fd(), part.offset, raw)?;
+    if read == 0 {
+        return Err(SendError::FileShrank);
+    }
+    layer.seal(&raw[..read], sealed)?;
+    part.offset += read as u64;
+    part.len -= read as u64;
+    Ok(())
 }
 
 /// Sends the bytes and files of a batch in turn, as long as the kernel takes all of each; `done` says how far it got.

@@ -102,6 +102,10 @@ reasons! {
     OPERATOR = 29, "operator", Fin;
     /// The connection that it was tied to ended, and not in order.
     OTHER_SIDE = 30, "other-side", Reset;
+    /// The TLS handshake came to nothing, or what followed it could not be read; the peer was told by an alert.
+    TLS_FAILED = 31, "tls-failed", Fin;
+    /// The TLS handshake was not done in time.
+    TLS_TIMEOUT = 32, "tls-timeout", Reset;
     /// The connection did not begin with the PROXY header that is due on its listener.
     PROXY_HEADER = 33, "proxy-header", Reset;
     /// A message body came more slowly than the service's lowest rate.

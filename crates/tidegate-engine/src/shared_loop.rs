@@ -21,6 +21,7 @@ use tidegate_reactor::{Epoll, Errno, Poller, Reactor, Waker};
 use tidegate_timer::Instant;
 
 use crate::event_loop::Loop;
+use crate::layered::Workspace;
 use crate::pool::PoolConfig;
 use crate::visit::Visit;
 
@@ -110,6 +111,7 @@ impl SharedLoop {
 
     fn serve(&self, role: Role) {
         let mut scratch = vec![0; if role.works { SCRATCH_BYTES } else { 0 }].into_boxed_slice();
+        let mut work = Workspace::default();
         let mut core = self.lock();
         let mut poller = core.event_loop.reactor.poller();
         while !core.over {
@@ -118,7 +120,7 @@ impl SharedLoop {
             {
                 self.promote(&core);
                 drop(core);
-                visit.run(&mut scratch);
+                visit.run(&mut scratch, &mut work);
                 core = self.lock();
                 self.take_back(&mut core, visit);
             } else if role.waits && core.leader.is_none() {

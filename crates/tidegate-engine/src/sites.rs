@@ -77,7 +77,7 @@ impl Sites {
         metrics: &ProcessMetrics,
         reactor: &mut R,
     ) -> Result<(), BoxError> {
-        let BoxedService { host, datagrams, note, .. } =
+        let BoxedService { host, datagrams, note, layer, .. } =
             service.map_err(|source| FactoryError { listener: name.clone(), source })?;
         let at = self.sites.len();
         let (name, metrics): (Arc<str>, _) = (name.into(), metrics.listener(at));
@@ -111,7 +111,7 @@ impl Sites {
         if let Some(open) = open {
             self.clients.push(Client { name: Arc::clone(&name), note, site: index, open });
         }
-        self.sites.push(Arc::new(Site { name, metrics, note, limits, index, proxied }));
+        self.sites.push(Arc::new(Site { name, metrics, note, limits, index, proxied, layer }));
         self.hosts.push(host);
         Ok(())
     }

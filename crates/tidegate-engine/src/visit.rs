@@ -9,6 +9,8 @@ use crate::conn::Reading;
 use crate::errand::Errand;
 use crate::event_loop::relief::Buffers;
 use crate::host::{Input, Then};
+use crate::layer::{LayerError, LayerState};
+use crate::layered::{Layered, PIECE_BYTES, Workspace};
 
 /// A connection with its session, its socket and its input.
 #[derive(Debug)]
@@ -20,6 +22,12 @@ pub(crate) struct Visit {
     /// Input that was kept from before, and what is left over.
     pub(crate) input: Vec<u8>,
     pub(crate) came: Came,
+    /// The layer of the connection.
+    pub(crate) layer: Option<Layered>,
+    /// What the layer has made, and is the loop's to send.
+    pub(crate) sealed: Vec<u8>,
+    /// The layer cannot go on.
+    pub(crate) failed: Option<LayerError>,
 }
 
 /// What came of a visit.
@@ -57,25 +65,38 @@ impl Buffers for Visit {
 
 impl Visit {
     pub(crate) fn new(errand: Errand, reading: Reading) -> Self {
-        Self { errand, loan: None, reading, input: Vec::new(), came: Came::default() }
+        Self {
+            errand,
+            loan: None,
+            reading,
+            input: Vec::new(),
+            came: Came::default(),
+            layer: None,
+            sealed: Vec::new(),
+            failed: None,
+        }
     }
 
     /// Handles what input there is, then what can be received at once, and sends the answers.
-    pub(crate) fn run(&mut self, scratch: &mut [u8]) {
+    pub(crate) fn run(&mut self, scratch: &mut [u8], work: &mut Workspace) {
         self.came = Came::default();
         self.handle_kept();
         if self.came.then == Then::NeedMore {
-            self.receive(scratch);
+            self.receive(scratch, work);
         }
-        self.send();
+        self.send(work);
+        work.clear();
     }
 
-    fn receive(&mut self, scratch: &mut [u8]) {
+    fn receive(&mut self, scratch: &mut [u8], work: &mut Workspace) {
         let Some(loan) = &mut self.loan else { return };
         match loan.receive(scratch) {
             Got::Bytes(n) => {
                 self.came.received = n as u64;
                 let data = &scratch[..n];
+                if self.layer.is_some() {
+                    return self.unseal(data, work);
+                }
                 if !self.input.is_empty() {
                     self.input.extend_from_slice(data);
                     return self.handle_kept();
@@ -88,6 +109,53 @@ impl Visit {
             Got::Nothing => {}
             end @ (Got::Ended | Got::Failed(_)) => self.came.end = Some(end),
         }
+    }
+
+    /// Has the layer take what was received, and handles what it means.
+    fn unseal(&mut self, data: &[u8], work: &mut Workspace) {
+        let Some(layer) = &mut self.layer else { return };
+        match layer.receive(data, &mut self.input, work) {
+            Ok(LayerState::Ended) => self.came.end = Some(Got::Ended),
+            Ok(LayerState::Open | LayerState::Handshaking) => {}
+            Err(error) => self.failed = Some(error),
+        }
+        self.send_sealed(&work.sealed);
+        self.handle_kept();
+    }
+
+    /// Sends what the layer has made, unless something is to be sent before it.
+    fn send_sealed(&mut self, sealed: &[u8]) {
+        let mut taken = 0;
+        if self.errand.queued.weight == 0
+            && self.sealed.is_empty()
+            && !sealed.is_empty()
+            && let Some(loan) = &self.loan
+        {
+            match loan.send(sealed) {
+                Ok(n) => taken = n,
+                Err(errno) => return self.came.broken = Some(errno),
+            }
+        }
+        self.came.sent += taken as u64;
+        self.sealed.extend_from_slice(&sealed[taken..]);
+    }
+
+    /// Seals and sends what was written, piece by piece, as long as the kernel takes all of each.
+    fn send_layered(&mut self, sealed: &mut Vec<u8>) {
+        let mut at = 0;
+        while at < self.errand.record.out.len() && self.sealed.is_empty() && self.came.broken.is_none() {
+            let Some(layer) = &mut self.layer else { return };
+            let out = &self.errand.record.out;
+            let piece = &out[at..out.len().min(at + PIECE_BYTES)];
+            sealed.clear();
+            if let Err(error) = layer.seal(piece, sealed) {
+                self.failed = Some(error);
+                break;
+            }
+            at += piece.len();
+            self.send_sealed(sealed);
+        }
+        self.errand.record.out.drain(..at);
     }
 
     /// Handles the input that was kept, when it may be enough.
@@ -116,7 +184,7 @@ impl Visit {
 
     /// Sends at once what needs nothing but sending. The rest is the loop's: what comes after older output or after
     /// files, what passes the high-water mark, and what a reset is to throw away.
-    fn send(&mut self) {
+    fn send(&mut self, work: &mut Workspace) {
         let record = &mut self.errand.record;
         let high_water = self.errand.site.limits.high_water_bytes;
         let plain =
@@ -130,6 +198,9 @@ impl Visit {
         let Some(loan) = self.loan.as_ref().filter(|_| plain && delivered && !record.out.is_empty()) else {
             return;
         };
+        if self.layer.is_some() {
+            return self.send_layered(&mut work.sealed);
+        }
         match loan.send(&record.out) {
             Ok(taken) => {
                 self.came.sent = taken as u64;

@@ -186,6 +186,16 @@ pub trait Reactor {
         len: u64,
     ) -> Result<Option<usize>, Errno>;
 
+    /// Reads bytes of a file from `offset` that are to be worked on before they are sent (pread(2)). Answers how many were
+    /// read: 0 at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the file cannot be read.
+    fn read_file(&mut self, file: BorrowedFd<'_>, offset: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *into, offset))
+    }
+
     /// Whether bytes that were taken by a send have not left yet, so that ending the connection might cost some of them.
     /// [`Completion::Writable`], when it is awaited, comes after the last of them.
     fn unsent(&self, token: Token) -> bool;

@@ -13,6 +13,7 @@ use crate::run;
 use crate::run::handout::Handout;
 use crate::server::{Factory, ListenSpec};
 use crate::services::admin;
+use crate::tls::Material;
 use crate::{
     Chargen, Daytime, Error, ListenOptions, ServerBuilder, discard, discard_datagrams, echo, echo_datagrams,
 };
@@ -22,15 +23,27 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::UnknownService`] for a listener whose service this program does not have.
+/// [`Error::UnknownService`] for a listener whose service this program does not have, and [`Error::Config`] for a certificate
+/// that cannot be served.
 pub fn from_config(config: Config) -> Result<ServerBuilder, Error> {
+    let tls = Material::read(&config, None)?;
+    assemble(config, tls)
+}
+
+/// The server of a configuration whose certificates have been read.
+pub(crate) fn assemble(config: Config, tls: Material) -> Result<ServerBuilder, Error> {
+    let tls = Arc::new(tls);
     let shared = Arc::new(config.clone());
     let accounts = Arc::new(Mutex::new(None));
     let mut listeners = Vec::with_capacity(config.listen.len());
     for listener in &config.listen {
-        listeners.push(listen_spec(listener, &shared, &accounts)?);
+        let mut spec = listen_spec(listener, &shared, &accounts)?;
+        if listener.tls.is_some() {
+            spec.factory = layered(spec.factory, listener.clone(), &shared, &tls);
+        }
+        listeners.push(spec);
     }
-    Ok(ServerBuilder { listeners, operated: true, ..ServerBuilder::new(config) })
+    Ok(ServerBuilder { listeners, operated: true, tls, ..ServerBuilder::new(config) })
 }
 
 /// As [`from_config`], with the configuration that these options find; a reload reads it again, from the same sources.
@@ -63,7 +76,7 @@ pub fn run_if_child() -> Option<Result<(), Error>> {
 
 fn run_child(mut child: Child) -> Result<(), Error> {
     let handout = Handout::take(&mut child)?;
-    match from_config(handout.config.clone()) {
+    match assemble(handout.config.clone(), handout.tls.clone()) {
         Ok(server) => server.run_child(child, &handout),
         Err(error) => {
             run::worker::tell(child.failed(&error.to_string()));
@@ -134,6 +147,23 @@ fn listen_spec(
         service: listener.service.to_string(),
         counters,
         factory,
+    })
+}
+
+/// The factory of a service under TLS.
+fn layered(
+    factory: Factory,
+    listener: config::Listener,
+    config: &Arc<Config>,
+    tls: &Arc<Material>,
+) -> Factory {
+    let (config, tls) = (Arc::clone(config), Arc::clone(tls));
+    Arc::new(move |status| {
+        let service = factory(status)?;
+        Ok(match tls.layer(&listener, &config)? {
+            Some(layer) => service.layer(layer),
+            None => service,
+        })
     })
 }
 

@@ -23,7 +23,8 @@
 //! To hand descriptors from one process to another there is [`FdChannel`].
 //!
 //! Features: `web` (static sites, the admin pages), `gateway` (the framed message protocol), `accounts` (register and login
-//! for it), `full` (all of them). Without features there is neither SQLite nor argon2 in the tree.
+//! for it), `tls` (TLS of listeners by rustls), `full` (all of them). Without features there is neither SQLite nor argon2 nor
+//! rustls in the tree.
 #![forbid(unsafe_code)]
 
 /// The examples of the document compile.
@@ -49,6 +50,8 @@ mod server;
 mod services;
 mod sockets;
 mod status;
+#[cfg(feature = "full")]
+mod tls;
 
 #[cfg(feature = "full")]
 pub use assemble::{from_config, from_options, run_if_child};
@@ -68,7 +71,7 @@ pub use tidegate_engine::{
     Address as DatagramAddress, Backoff, BoxError, Closed, ConnHandle, ConnId, Connect, ConnectError,
     ConnectFailed, ConnectFailure, CounterDef, DatagramIo, DatagramLimits, DatagramPeer, DatagramService,
     Decoded, End, FdChannel, Flow, HandleError, Instant, Io, Limits, NotConnected, Peer, PeerAddress, Phase,
-    Reason, Received, Refusal, Service, Target, TieError, TimerToken, Upstream, UpstreamConfig,
+    Reason, Received, Refusal, Security, Service, Target, TieError, TimerToken, Upstream, UpstreamConfig,
     check_connection,
 };
 /// Records: what the processes log, and how it is read back.
@@ -79,5 +82,8 @@ pub use tidegate_sys::daemon;
 
 #[cfg(feature = "gateway")]
 pub use tidegate_gateway as gateway;
+/// TLS for services of one's own: see [`ServerBuilder::tls`].
+#[cfg(feature = "tls")]
+pub use tidegate_tls::{Certificate, CertificateError, CertificateWarning, TicketSecret, Tls, TlsError};
 #[cfg(feature = "web")]
 pub use tidegate_web as web;

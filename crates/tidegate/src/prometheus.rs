@@ -274,6 +274,18 @@ const LISTENER_METRICS: &[Row<ListenerWord>] = &[
         "counter",
         "Connections lost before they were accepted.",
     ),
+    (
+        ListenerWord::Handshakes,
+        "tidegate_tls_handshakes_total",
+        "counter",
+        "Handshakes of TLS that were done.",
+    ),
+    (
+        ListenerWord::HandshakesResumed,
+        "tidegate_tls_handshakes_resumed_total",
+        "counter",
+        "Those of them that went on from an earlier connection.",
+    ),
     (ListenerWord::Connects, "tidegate_connects_total", "counter", "Outgoing connections asked for."),
     (
         ListenerWord::ConnectFailures,

@@ -81,6 +81,9 @@ pub struct ServerBuilder {
     /// Where the configuration is read again.
     #[cfg(feature = "full")]
     pub(crate) source: Option<crate::config::LoadOptions>,
+    /// The certificates that were read.
+    #[cfg(feature = "full")]
+    pub(crate) tls: Arc<crate::tls::Material>,
     /// Who the children become.
     pub(crate) credentials: Option<Credentials>,
     /// The first thing that was wrong with what the builder was given.
@@ -121,6 +124,8 @@ impl ServerBuilder {
             processes: Vec::new(),
             #[cfg(feature = "full")]
             source: None,
+            #[cfg(feature = "full")]
+            tls: Arc::default(),
             credentials: None,
             error: None,
         }
@@ -137,6 +142,8 @@ impl ServerBuilder {
             processes: self.processes.clone(),
             #[cfg(feature = "full")]
             source: self.source.clone(),
+            #[cfg(feature = "full")]
+            tls: Arc::clone(&self.tls),
             credentials: self.credentials.clone(),
             error: None,
         }
@@ -153,7 +160,8 @@ impl ServerBuilder {
             let config = Config::load(source)?;
             config.check_reload(current)?;
             config.check_roots()?;
-            let next = assemble::from_config(config)?;
+            let tls = crate::tls::Material::read(&config, Some(&self.tls))?;
+            let next = assemble::assemble(config, tls)?;
             let (source, processes) = (self.source.clone(), self.processes.clone());
             return Self { source, processes, clients: self.clients.clone(), ..next }.checked();
         }
@@ -165,7 +173,8 @@ impl ServerBuilder {
     pub(crate) fn with_config(&self, config: Config) -> Self {
         #[cfg(feature = "full")]
         if self.operated
-            && let Ok(server) = assemble::from_config(config.clone())
+            // Its certificates are with its children.
+            && let Ok(server) = assemble::assemble(config.clone(), self.tls.tickets_alone())
         {
             let (source, processes) = (self.source.clone(), self.processes.clone());
             return Self { source, processes, clients: self.clients.clone(), ..server };
@@ -241,6 +250,28 @@ impl ServerBuilder {
             S::COUNTERS,
             Arc::new(move |_| factory().map(BoxedService::new)),
         )
+    }
+
+    /// Puts TLS under the service of the listener that was added last.
+    ///
+    /// Each process makes its own layer, as `main` runs in each of them; so that sessions go on in whichever worker a peer comes
+    /// to next, give all of them the same [`TicketSecret`](crate::TicketSecret).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: tidegate_tls::Tls) -> Self {
+        let layer: Arc<dyn tidegate_engine::Layer> = Arc::new(tls);
+        match self.listeners.last_mut().filter(|listener| !listener.address.is_datagram()) {
+            Some(listener) => {
+                let factory = Arc::clone(&listener.factory);
+                listener.factory = Arc::new(move |status| Ok(factory(status)?.layer(Arc::clone(&layer))));
+            }
+            None => {
+                let error = Error::Service(
+                    "TLS is put under a listener of connections, and none is before it".into(),
+                );
+                self.error.get_or_insert(error);
+            }
+        }
+        self
     }
 
     /// Adds a listener of datagrams at `address` (`"udp:127.0.0.1:7000"`, `"udp:[::1]:7000"`, port 0 for a free one,

@@ -38,6 +38,7 @@ mod stop;
 mod support;
 mod systemd;
 mod threads;
+mod tls;
 mod tshark;
 mod upgrade;
 mod usage;

@@ -16,7 +16,7 @@ use crate::Refusal;
 use crate::accepting::Moment;
 use crate::conn::{Conn, State};
 use crate::intake::Arrival;
-use crate::io::Queued;
+use crate::io::{Queued, security_of};
 use crate::metrics::ListenerWord;
 
 impl<R: Reactor> Loop<R> {
@@ -80,8 +80,9 @@ impl<R: Reactor> Loop<R> {
 
     pub(super) fn open(&mut self, token: Token, site: usize) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        let opened =
-            self.hosts[site].open(&mut self.turn.io(&conn.who, Queued::default(), &self.sites[site]));
+        let mut io = self.turn.io(&conn.who, Queued::default(), &self.sites[site]);
+        io.security = security_of(&conn.aside);
+        let opened = self.hosts[site].open(&mut io);
         match opened {
             Ok(session) => {
                 conn.session = session;

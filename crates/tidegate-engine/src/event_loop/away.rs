@@ -15,6 +15,7 @@ use super::relief::Buffers;
 use crate::conn::{Aside, Conn, Ending, Missed};
 use crate::errand::Errand;
 use crate::host::{Event, Next, Then};
+use crate::io::security_of;
 use crate::job::{Home, Job, Jobs};
 use crate::metrics::ListenerWord;
 use crate::pool::{HandlerPool, PoolHandle, Refused};
@@ -66,6 +67,7 @@ impl<R: Reactor> Loop<R> {
         let site = &self.sites[usize::from(conn.site)];
         let host = &mut self.hosts[usize::from(conn.site)];
         let mut io = self.turn.io(&conn.who, conn.queued(), site);
+        io.security = security_of(&conn.aside);
         let (len, away) = match host.next(conn.session, &mut io, &mut conn.reading, &conn.input) {
             Next::Message(len, away) => (len, away),
             Next::Then(then) => {

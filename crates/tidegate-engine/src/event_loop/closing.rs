@@ -33,9 +33,17 @@ impl<R: Reactor> Loop<R> {
         let finishing = self.conns.get_mut(token).and_then(|conn| match conn.state {
             // The answer was delivered; how the peer goes away afterwards is its own affair.
             State::Lingering(reason) => Some(reason),
-            State::Connecting | State::Greeting | State::Open | State::Tied | State::Flushing(_) => None,
+            // So were all answers here; what was lost is that none follows.
+            State::Flushing(reason) if conn.layer().is_some_and(|layer| layer.closed) => Some(reason),
+            State::Connecting
+            | State::Greeting
+            | State::Handshaking
+            | State::Open
+            | State::Tied
+            | State::Flushing(_) => None,
         });
-        self.close_with(token, finishing.unwrap_or(reason), End::Reset, Some(errno.raw_os_error()));
+        let cause = if finishing.is_none() { Some(errno.raw_os_error()) } else { None };
+        self.close_with(token, finishing.unwrap_or(reason), End::Reset, cause);
     }
 
     /// The kernel says so when it is asked for more input, of which there is no more.
@@ -90,7 +98,11 @@ impl<R: Reactor> Loop<R> {
         {
             return;
         }
+        if end == End::Fin {
+            self.say_goodbye(token);
+        }
         let Some(mut conn) = self.conns.remove(token) else { return };
+        self.leave_handshake(&mut conn);
         self.turn.shared.set_generation(token.slot, 0);
         self.reactor.close(token, end);
         if let Some(key) = conn.deadline.take() {

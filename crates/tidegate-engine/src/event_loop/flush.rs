@@ -3,7 +3,7 @@
 //! What the kernel takes at once is sent from where the callbacks wrote it. Only what it refuses is copied, to pooled
 //! blocks. A peer that takes as fast as it is given gets a bounded share in a turn, and the rest in the next ones.
 
-use tidegate_reactor::{Errno, More, Reactor, Token};
+use tidegate_reactor::{End, Errno, More, Reactor, Token};
 
 use super::Loop;
 use crate::conn::State;
@@ -31,6 +31,9 @@ impl<R: Reactor> Loop<R> {
         let site = usize::from(conn.site);
         let weight = conn.queued_weight() + self.turn.record.weight();
         conn.over_water |= weight > self.sites[site].limits.high_water_bytes;
+        if conn.aside.is_some() && conn.layer().is_some() {
+            return self.flush_layered(token);
+        }
         let mut done = Cursor::default();
         if !self.turn.record.forward.is_empty() {
             match self.forward(token) {
@@ -79,7 +82,7 @@ impl<R: Reactor> Loop<R> {
     }
 
     /// Copies what is left of the batch to the connection's output queue.
-    fn queue_batch(&mut self, token: Token, done: Cursor, progress: Progress) -> bool {
+    pub(super) fn queue_batch(&mut self, token: Token, done: Cursor, progress: Progress) -> bool {
         let Some(conn) = self.conns.get_mut(token) else { return false };
         let limit = self.sites[usize::from(conn.site)].limits.max_output_bytes;
         let more = self.turn.record.out.len() - done.at;
@@ -143,7 +146,11 @@ impl<R: Reactor> Loop<R> {
         }
         let Some(output) = conn.output.as_mut() else { return Some(0) };
         let mut taken = 0;
-        let outcome = output.drain(&mut self.reactor, token, &mut self.turn.pool, &mut taken);
+        let (reactor, pool) = (&mut self.reactor, &mut self.turn.pool);
+        let outcome = match conn.aside.as_deref_mut().and_then(|aside| aside.layer.as_mut()) {
+            None => output.drain(reactor, token, pool, &mut taken),
+            Some(layer) => output.drain_layered(layer, &mut self.work.raw, reactor, token, pool, &mut taken),
+        };
         conn.bytes_out += taken;
         self.sites[usize::from(conn.site)].metrics.add(ListenerWord::BytesOut, taken);
         if taken > 0 {
@@ -171,11 +178,15 @@ impl<R: Reactor> Loop<R> {
     }
 
     /// False when the connection ended over it.
-    fn fail(&mut self, token: Token, error: SendError) -> bool {
+    pub(super) fn fail(&mut self, token: Token, error: SendError) -> bool {
         match error {
             SendError::Connection(errno) => self.on_unsendable(token, errno),
             SendError::FileShrank => {
                 self.close(token, Reason::FILE_SHRANK, None);
+                false
+            }
+            SendError::Layer => {
+                self.close_with(token, Reason::TLS_FAILED, End::Reset, None);
                 false
             }
         }

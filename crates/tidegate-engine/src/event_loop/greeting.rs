@@ -1,10 +1,10 @@
 //! Who is at the other end: what has to be known of a connection before its service is told of it.
 //!
 //! ```text
-//!   accepted ──▶ Greeting (a PROXY header is due) ──▶ counted for its address ──▶ on_open
+//!   accepted ──▶ Greeting (a PROXY header is due) ──▶ counted for its address ──▶ Handshaking (see `layers`) ──▶ on_open
 //! ```
 //!
-//! On a listener without a balancer in front the first step is left out. Invariant: until `on_open` has answered, a connection
+//! On a listener without a balancer in front the first step is left out, and on one without TLS the last. Invariant: until `on_open` has answered, a connection
 //! has no session, and nothing of what it has sent is given to a service.
 
 use tidegate_reactor::{PeerAddress, Reactor, Token};
@@ -38,7 +38,7 @@ impl<R: Reactor> Loop<R> {
                 return self.close(token, Reason::ADDRESS_LIMIT, None);
             }
         }
-        self.open(token, site);
+        self.shake_hands(token, site);
     }
 
     /// Something was received while the header is due.

@@ -9,6 +9,7 @@ use tidegate_reactor::{Reactor, Token};
 use super::Loop;
 use crate::conn::{Conn, Eof, State};
 use crate::host::{Event, Input, Then};
+use crate::io::security_of;
 use crate::metrics::ListenerWord;
 use crate::record::Received;
 use crate::spares::Spares;
@@ -25,6 +26,9 @@ impl<R: Reactor> Loop<R> {
         conn.last_in = self.turn.now;
         let site = &self.sites[usize::from(conn.site)];
         site.metrics.add(ListenerWord::BytesIn, data.len() as u64);
+        if conn.aside.is_some() && conn.layer().is_some() {
+            return self.on_sealed(token);
+        }
         if conn.state != State::Open || conn.is_over() {
             match conn.state {
                 State::Tied => return self.pass_on(token),
@@ -77,6 +81,7 @@ impl<R: Reactor> Loop<R> {
         let host = &mut self.hosts[usize::from(conn.site)];
         let queued = conn.queued();
         let mut io = self.turn.io(&conn.who, queued, site);
+        io.security = security_of(&conn.aside);
         let Input { consumed, then } = host.input(conn.session, &mut io, &mut conn.reading, &input);
         self.turn.carry_out(conn);
         if consumed < input.len() && !then.ends_input() {
@@ -118,6 +123,7 @@ impl<R: Reactor> Loop<R> {
         match conn.state {
             State::Lingering(_) => self.end_lingering(token),
             State::Connecting | State::Flushing(_) => {}
+            State::Handshaking => self.on_handshake_ended(token),
             State::Tied => self.on_tied_ended(token),
             State::Greeting => self.greeting_ended(token),
             State::Open => self.tell_eof(token),
@@ -138,7 +144,7 @@ impl<R: Reactor> Loop<R> {
     }
 
     /// The connection is ending; the peer does not know it yet.
-    fn throw_away(&mut self, token: Token, n: u32) {
+    pub(super) fn throw_away(&mut self, token: Token, n: u32) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         conn.lingered = conn.lingered.saturating_add(n);
         if conn.state != State::Open && conn.lingered > LINGER_BYTES {

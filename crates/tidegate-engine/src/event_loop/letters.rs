@@ -62,7 +62,7 @@ impl<R: Reactor> Loop<R> {
         if let (State::Connecting, Letter::Close(reason)) = (conn.state, &letter) {
             return self.on_unconnected(token, ConnectFailure::Closed(*reason));
         }
-        if let (State::Greeting, Letter::Close(reason)) = (conn.state, &letter) {
+        if let (State::Greeting | State::Handshaking, Letter::Close(reason)) = (conn.state, &letter) {
             return self.close(token, *reason, None);
         }
         if conn.state != State::Open {

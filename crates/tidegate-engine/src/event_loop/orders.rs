@@ -109,6 +109,7 @@ impl<R: Reactor> Loop<R> {
         match conn.state {
             State::Connecting => ConnState::Connecting,
             State::Greeting => ConnState::Greeting,
+            State::Handshaking => ConnState::Handshaking,
             State::Tied => ConnState::Tied,
             State::Flushing(_) => ConnState::Flushing,
             State::Lingering(_) => ConnState::Lingering,
@@ -123,6 +124,7 @@ impl<R: Reactor> Loop<R> {
         let limits = &self.sites[usize::from(conn.site)].limits;
         let own = conn.due(limits, LINGER).map(|(phase, at)| match conn.state {
             State::Lingering(reason) => (reason, at),
+            State::Handshaking => (Reason::TLS_TIMEOUT, at),
             State::Connecting | State::Greeting | State::Open | State::Tied | State::Flushing(_) => {
                 (phase.timeout_reason(), at)
             }
@@ -137,9 +139,12 @@ impl<R: Reactor> Loop<R> {
         // Of a session that is away nothing is known.
         let service = match conn.state {
             State::Open => self.hosts[usize::from(conn.site)].next_close(conn.session),
-            State::Connecting | State::Greeting | State::Tied | State::Flushing(_) | State::Lingering(_) => {
-                None
-            }
+            State::Connecting
+            | State::Greeting
+            | State::Handshaking
+            | State::Tied
+            | State::Flushing(_)
+            | State::Lingering(_) => None,
         };
         own.into_iter().chain(pace).chain(end).chain(service).min_by_key(|(_, at)| *at)
     }

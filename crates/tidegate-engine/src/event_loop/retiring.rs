@@ -162,7 +162,7 @@ impl<R: Reactor> Loop<R> {
             match conn.state {
                 State::Lingering(_) => self.end_lingering(token),
                 State::Connecting => self.on_unconnected(token, ConnectFailure::Stopped),
-                State::Greeting | State::Open | State::Tied | State::Flushing(_) => {
+                State::Greeting | State::Handshaking | State::Open | State::Tied | State::Flushing(_) => {
                     self.close(token, reason, None);
                 }
             }

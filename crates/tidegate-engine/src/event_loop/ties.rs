@@ -90,6 +90,9 @@ impl<R: Reactor> Loop<R> {
     #[inline]
     pub(super) fn pass_on(&mut self, token: Token) {
         let Some(partner) = self.conns.get_mut(token).map(|conn| conn.partner()) else { return };
+        if self.conns.get_mut(partner).is_some_and(|conn| conn.layer().is_some()) {
+            return self.pass_to_layer(token, partner);
+        }
         let len = self.reactor.received().len();
         let Some(conn) = self.conns.get_mut(partner) else { return };
         if conn.unheard.is_some() {
@@ -117,8 +120,20 @@ impl<R: Reactor> Loop<R> {
         }
     }
 
-    /// Passes on what came before the two were tied.
-    fn pass(&mut self, token: Token, partner: Token, input: &[u8]) {
+    /// Passes on what has just been received, to one that has a layer.
+    fn pass_to_layer(&mut self, token: Token, partner: Token) {
+        let mut copy = self.spares.take();
+        copy.extend_from_slice(self.reactor.received());
+        self.pass(token, partner, &copy);
+        self.spares.keep(copy);
+        self.settle(token);
+    }
+
+    /// Passes on what came before the two were tied, or through a layer.
+    pub(super) fn pass(&mut self, token: Token, partner: Token, input: &[u8]) {
+        if self.conns.get_mut(partner).is_none_or(|conn| conn.unheard.is_some()) {
+            return;
+        }
         if !input.is_empty() {
             self.queue_for(token, partner, &Rest::Kept(input));
             if self.drain(partner).is_some() {
@@ -223,10 +238,13 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn settle_tied(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let partner = conn.partner();
-        if conn.sending == Sending::Ending && conn.output.is_none() {
-            conn.sending = Sending::Ended;
+        if conn.sending == Sending::Ending && conn.output.is_none() && self.close_layer(token) {
             self.reactor.shutdown_send(token);
+            if let Some(conn) = self.conns.get_mut(token) {
+                conn.sending = Sending::Ended;
+            }
         }
+        let Some(conn) = self.conns.get_mut(token) else { return };
         let ended = conn.sending == Sending::Ended;
         let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
         if conn.over_water && conn.queued_weight() <= low_water {

@@ -11,6 +11,7 @@ use super::Loop;
 use super::relief::Buffers;
 use crate::conn::State;
 use crate::errand::Errand;
+use crate::layered::Layered;
 use crate::metrics::ListenerWord;
 use crate::visit::{Came, Visit};
 
@@ -77,9 +78,11 @@ impl<R: Reactor> Loop<R> {
         visit.errand.renew(conn, moment, site);
         visit.errand.away = Some(away);
         visit.loan = Some(loan);
+        visit.layer = conn.aside.as_deref_mut().and_then(|aside| aside.layer.take());
         visit.reading = conn.reading;
         self.spares.keep(std::mem::replace(&mut visit.input, std::mem::take(&mut conn.input)));
-        self.memory.lend(&mut visit.errand, visit.input.capacity());
+        let layer = visit.layer.as_ref().map_or(0, Layered::buffer_bytes);
+        self.memory.lend(&mut visit.errand, visit.input.capacity() + layer);
         conn.away = true;
         visits.out += 1;
         visits.ready.push_back(visit);
@@ -96,6 +99,9 @@ impl<R: Reactor> Loop<R> {
         if let Some(conn) = self.conns.get_mut(token) {
             let metrics = &self.sites[usize::from(conn.site)].metrics;
             conn.reading = visit.reading;
+            if let Some(layer) = visit.layer.take() {
+                conn.aside.get_or_insert_default().layer = Some(layer);
+            }
             if !visit.input.is_empty() {
                 conn.input = std::mem::replace(&mut visit.input, self.spares.take());
             }
@@ -109,6 +115,8 @@ impl<R: Reactor> Loop<R> {
                 metrics.add(ListenerWord::BytesOut, came.sent);
             }
         }
+        let (sealed, failed) = (std::mem::take(&mut visit.sealed), visit.failed.take());
+        self.keep_sealed(token, &sealed);
         let absence = self.come_home(&mut visit.errand, came.messages);
         if let Some(visits) = &mut self.visits {
             visits.out -= 1;
@@ -124,6 +132,9 @@ impl<R: Reactor> Loop<R> {
         }
         if came.messages > 0 && came.then.is_answered() {
             self.answered(site, since);
+        }
+        if let Some(error) = failed {
+            self.layer_failed(token, &error);
         }
         self.pump(token);
         self.tell_eof(token);

@@ -9,6 +9,7 @@ use tidegate_engine::{
     Refusal, Service, Socket, TimerKind,
 };
 
+use crate::client::counts;
 use crate::lab::Note;
 use crate::support::{Server, pattern, until};
 
@@ -132,7 +133,7 @@ fn a_stream_may_be_split_anywhere(config: EngineConfig) {
     until(|| server.listener().service(0) >= 5 * splits && server.count(ListenerWord::BytesIn) >= sent);
     server.wait_for(ListenerWord::Messages, 6 * splits);
     assert_eq!(server.listener().service(0), 5 * splits);
-    assert_eq!(server.count(ListenerWord::BytesIn), sent);
+    assert!(counts(server.count(ListenerWord::BytesIn), sent), "{sent} bytes were sent");
 }
 
 fn a_stream_may_come_byte_by_byte(config: EngineConfig) {
@@ -162,9 +163,9 @@ fn thousands_in_one_write_are_answered_in_order_with_bounded_output(config: Engi
     // Whoever handled the last one may have answered before it was counted.
     server.wait_for(ListenerWord::Messages, 20_000);
     assert_eq!(server.count(ListenerWord::Messages), 20_000);
-    assert_eq!(server.count(ListenerWord::BytesIn), total);
+    assert!(counts(server.count(ListenerWord::BytesIn), total), "{total} bytes were sent");
     // It is counted after it was sent.
-    until(|| server.count(ListenerWord::BytesOut) == 20_000 * 51);
+    until(|| counts(server.count(ListenerWord::BytesOut), 20_000 * 51));
     let most = server.control.max_queued.load(Ordering::Relaxed);
     assert!(most <= HIGH + 51, "{most} bytes of output were queued");
 }
@@ -236,7 +237,7 @@ fn broken_input_ends_the_connection_without_an_answer(config: EngineConfig) {
     client.send("!");
     assert_eq!(client.until_reset(), b"");
     let closed = server.expect_close(Reason::BAD_LENGTH);
-    assert_eq!((closed.bytes_in, closed.bytes_out), (1, 0));
+    assert!(counts(closed.bytes_in, 1) && counts(closed.bytes_out, 0), "{closed:?}");
     assert_eq!(server.metrics.get(ProcessWord::Panics), 0);
 }
 

@@ -1,7 +1,7 @@
-//! A server under test, and clients that never wait for ever.
+//! A server under test.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Once, OnceLock};
@@ -14,6 +14,8 @@ use tidegate_engine::{
     ListenerWord, LoopBuilder, Metrics, ProcessMetrics, Reason, Running, Socket, Sockets, Trigger, Uring,
 };
 
+use crate::client;
+pub(crate) use crate::client::Client;
 use crate::lab::{Control, Lab, Note, Seen};
 
 /// Far more than any of these tests needs.
@@ -170,7 +172,9 @@ impl Server {
             unblock: Mutex::new(blocked),
         };
         let sockets = sockets.into().proxy_protocol(setup.proxied);
-        let builder = LoopBuilder::new(config).listen("lab", sockets, || Ok(lab)).metrics(metrics.clone());
+        let builder = LoopBuilder::new(config)
+            .listen_boxed("lab", sockets, Ok(client::boxed(lab)))
+            .metrics(metrics.clone());
         let running = adjust(builder).spawn().unwrap();
         Self { running: Some(running), address, metrics, control, unblock, seen }
     }
@@ -270,86 +274,6 @@ pub(crate) fn until(mut is_true: impl FnMut() -> bool) {
     while !is_true() {
         assert!(Instant::now() < limit, "what the test waits for did not come");
         std::thread::yield_now();
-    }
-}
-
-/// A client of the lab.
-pub(crate) struct Client {
-    reader: BufReader<TcpStream>,
-}
-
-impl Client {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).unwrap())
-    }
-
-    pub(crate) fn over(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        sockopt::set_socket_recv_buffer_size(&stream, 32 << 10).unwrap();
-        Self { reader: BufReader::new(stream) }
-    }
-
-    pub(crate) fn stream(&self) -> &TcpStream {
-        self.reader.get_ref()
-    }
-
-    pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
-        self.stream().write_all(bytes.as_ref()).unwrap();
-    }
-
-    /// Writes from another thread, so that this one can read.
-    pub(crate) fn send_aside(&self, bytes: Vec<u8>) -> std::thread::JoinHandle<std::io::Result<()>> {
-        let mut stream = self.stream().try_clone().unwrap();
-        std::thread::spawn(move || stream.write_all(&bytes))
-    }
-
-    pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.reader.read_line(&mut line).unwrap();
-        assert_eq!(line.pop(), Some('\n'), "the end came after {line:?}");
-        line
-    }
-
-    pub(crate) fn expect(&mut self, line: &str) {
-        assert_eq!(self.line(), line);
-    }
-
-    /// Says something and hears it: everything before it has been handled.
-    pub(crate) fn round_trip(&mut self) {
-        self.send("echo there and back\n");
-        self.expect("there and back");
-    }
-
-    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let mut bytes = vec![0; n];
-        self.reader.read_exact(&mut bytes).unwrap();
-        bytes
-    }
-
-    /// Everything up to FIN.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.reader.read_to_end(&mut bytes).unwrap();
-        bytes
-    }
-
-    /// Everything up to a reset.
-    pub(crate) fn until_reset(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let error = self.reader.read_to_end(&mut bytes).expect_err("FIN came, and a reset was expected");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-        bytes
-    }
-
-    pub(crate) fn end_input(&self) {
-        self.stream().shutdown(Shutdown::Write).unwrap();
-    }
-
-    /// Ends with a reset.
-    pub(crate) fn reset(self) {
-        sockopt::set_socket_linger(self.stream(), Some(Duration::ZERO)).unwrap();
     }
 }
 

@@ -92,15 +92,7 @@ fn a_head_has_one_deadline_that_bytes_do_not_extend(config: EngineConfig) {
     let server = Server::with(config, |limits| limits.head_timeout = Some(Duration::from_millis(150)));
     let mut client = server.client();
     client.round_trip();
-    let dribble = {
-        let mut stream = client.stream().try_clone().unwrap();
-        std::thread::spawn(move || {
-            // The pace of the peer, not a wait for anything.
-            while std::io::Write::write_all(&mut stream, b"e").is_ok() {
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-        })
-    };
+    let dribble = client.dribble();
     server.expect_close(Reason::HEAD_TIMEOUT);
     dribble.join().unwrap();
 }

@@ -171,6 +171,16 @@ impl Problem {
         Self::new(format!("{what} is not yet supported"))
     }
 
+    /// What is wrong with a part of the value.
+    pub(crate) fn within(self, part: &str) -> Self {
+        Self { message: format!("{part}: {}", self.message), ..self }
+    }
+
+    /// As [`allowed`](Self::allowed), unless it is said already.
+    pub(crate) fn or_allowed(self, allowed: impl FnOnce() -> String) -> Self {
+        Self { allowed: self.allowed.or_else(|| Some(allowed())), ..self }
+    }
+
     pub(crate) fn near(self, nearest: Option<String>) -> Self {
         Self { nearest, ..self }
     }

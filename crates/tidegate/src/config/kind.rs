@@ -16,6 +16,7 @@ use toml::de::{DeInteger, DeValue};
 use super::cpus::CpuSet;
 use super::error::Problem;
 use super::nearest::nearest;
+use super::tls;
 use super::units::{ByteSize, UnitError, format_duration, parse_duration};
 use super::value::{Address, Database, Levels, Name, ServiceName};
 use super::words::Level;
@@ -66,8 +67,8 @@ pub(crate) enum Kind {
     Database,
     Levels,
     CpuSets,
-    /// A table of a later version; `schema::Now::Never` refuses it before it is read.
-    Table,
+    /// A table with keys of its own: see `tls`.
+    Tls,
 }
 
 /// What reading a value depends on.
@@ -89,7 +90,7 @@ impl Kind {
                 | Self::IntOrZero { .. }
                 | Self::IntOrAuto { .. }
                 | Self::CpuSets
-                | Self::Table
+                | Self::Tls
         )
     }
 
@@ -120,7 +121,10 @@ impl Kind {
                 Ok(Json::from(size.to_string()))
             }
             Self::CpuSets => self.cpu_sets(value),
-            Self::Table => Err(self.mistyped(value)),
+            Self::Tls => match value {
+                DeValue::Table(table) => tls::read(table, context),
+                _ => Err(self.mistyped(value)),
+            },
             _ => match value {
                 DeValue::String(text) => self.text(text, context).map(Json::from),
                 DeValue::Integer(number)
@@ -173,7 +177,7 @@ impl Kind {
             Self::Database => "\"sqlite:PATH\", or \"\"".to_owned(),
             Self::Levels => format!("{}, and \"target=level\" after commas", one_of(Level::WORDS)),
             Self::CpuSets => "an array of processor lists, as [\"0\", \"1-3,5\"]".to_owned(),
-            Self::Table => "a table".to_owned(),
+            Self::Tls => tls::ALLOWED.to_owned(),
         }
     }
 
@@ -309,7 +313,11 @@ pub(crate) fn literal(value: &Json) -> String {
     match value {
         Json::Null => "\"\"".to_owned(),
         Json::String(text) => quote(text),
-        // An array of numbers is the same in JSON and TOML, as are numbers and booleans.
+        Json::Array(values) => format!("[{}]", values.iter().map(literal).collect::<Vec<_>>().join(", ")),
+        Json::Object(values) => {
+            let settings = values.iter().map(|(name, value)| format!("{name} = {}", literal(value)));
+            format!("{{ {} }}", settings.collect::<Vec<_>>().join(", "))
+        }
         other => other.to_string(),
     }
 }

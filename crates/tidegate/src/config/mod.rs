@@ -32,6 +32,7 @@ mod reference;
 mod reload;
 mod schema;
 mod syntax;
+mod tls;
 mod tree;
 mod units;
 mod value;
@@ -44,9 +45,12 @@ pub use load::LoadOptions;
 pub use origin::Origin;
 pub use overlay::{RESERVED_ENV, RESERVED_ENV_PREFIXES};
 pub use reference::reference;
+pub use tls::{CertificateFiles, ListenerTls};
 pub use units::{ByteSize, UnitError, format_duration, parse_duration};
 pub use value::{Address, Count, Database, Invalid, Levels, Name, ServiceName, UNIX_PATH_MAX};
-pub use words::{Accept, Acceptor, Backend, Balance, Dispatch, Level, OnUnknown, Timers, Trigger};
+pub use words::{
+    Accept, Acceptor, Backend, Balance, Dispatch, Level, OnUnknown, Timers, TlsVersion, Trigger,
+};
 
 /// Everything that can be configured. The documentation of each key, its limits and its unit are in
 /// `docs/configuration.md`.
@@ -128,6 +132,25 @@ impl Config {
     /// Each that is not a folder, with its place.
     pub fn check_roots(&self) -> Result<(), ConfigErrors> {
         reload::check_roots(self)
+    }
+
+    /// Whether the certificates of all listeners can be served. Reads their files.
+    ///
+    /// # Errors
+    ///
+    /// Each listener with one that cannot, with its place. Otherwise the sentences that an operator should read: of
+    /// certificates that are out of date, or nearly.
+    #[cfg(feature = "full")]
+    pub fn check_certificates(&self) -> Result<Vec<String>, ConfigErrors> {
+        let material = crate::tls::Material::read(self, None)?;
+        let sentence = |(listener, names, warning)| format!("listen.{listener}.tls: {names}: {warning}");
+        Ok(material.warnings().into_iter().map(sentence).collect())
+    }
+
+    /// An error at the place of a key, by its name as [`Effective`] has it.
+    #[cfg(feature = "full")]
+    pub(crate) fn error_at(&self, key: &str, message: String) -> ConfigError {
+        reload::error(key, self.origin(key).cloned().unwrap_or(Origin::Default), message)
     }
 
     /// Where the master writes its process id.
@@ -289,6 +312,9 @@ pub struct Listener {
     pub receive_buffer: ByteSize,
     /// Bytes of the kernel's send buffer of each connection; 0: the kernel's.
     pub send_buffer: ByteSize,
+    /// TLS, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
     /// Whether each connection begins with a PROXY header.
     pub proxy_protocol: bool,
 }
@@ -328,6 +354,9 @@ pub struct Web {
     /// How long a head may take.
     #[serde(with = "units::duration")]
     pub head_timeout: Duration,
+    /// How long a TLS handshake may take where its listener says nothing else.
+    #[serde(with = "units::duration")]
+    pub handshake_timeout: Duration,
     /// Bytes per second that a body, or an answer that waits, has to make; 0: any rate will do.
     pub min_rate: u32,
     /// How long it may take before its rate is looked at.

@@ -61,7 +61,6 @@ fn not_yet(key: &Key) -> String {
     match key.now {
         Now::All => String::new(),
         Now::Except(literals) => format!(" **Not yet**: {}.", codes(literals)),
-        Now::Never => " **Not yet**.".to_owned(),
     }
 }
 

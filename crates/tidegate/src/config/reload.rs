@@ -38,7 +38,7 @@ pub(super) fn check_roots(config: &Config) -> Result<(), ConfigErrors> {
     finish(vec![error("web.root", origin, format!("{} cannot be served: {why}", root.display()))])
 }
 
-fn error(key: &str, origin: Origin, message: String) -> ConfigError {
+pub(super) fn error(key: &str, origin: Origin, message: String) -> ConfigError {
     ConfigError::new(Place { origin, excerpt: None }, key, Problem::new(message))
 }
 

@@ -46,26 +46,22 @@ impl Key {
 impl Key {
     /// The canonical form of a value that this version serves, or what is wrong with it and what is allowed.
     pub(crate) fn read(&self, value: &DeValue<'_>, context: &Context) -> Result<Json, Problem> {
-        if matches!(self.now, Now::Never) {
-            return Err(Problem::new("not yet supported".to_owned()));
-        }
         let read = self.kind.read(value, context).and_then(|value| {
             let text = literal(&value);
             let served = match self.now {
                 Now::All => true,
                 Now::Except(literals) => !literals.contains(&text.as_str()),
-                Now::Never => false,
             };
             if served { Ok(value) } else { Err(Problem::not_yet(&text)) }
         });
-        read.map_err(|problem| problem.allowed(self.allowed(&context.services)))
+        read.map_err(|problem| problem.or_allowed(|| self.allowed(&context.services)))
     }
 
     /// What this version allows, in words.
     pub(crate) fn allowed(&self, services: &[String]) -> String {
         match self.now {
             Now::Except(literals) => self.kind.allowed(services, literals),
-            Now::All | Now::Never => self.kind.allowed(services, &[]),
+            Now::All => self.kind.allowed(services, &[]),
         }
     }
 }
@@ -90,8 +86,6 @@ pub(crate) enum Now {
     All,
     /// All but these (canonical TOML).
     Except(&'static [&'static str]),
-    /// None: the key itself is of a later version.
-    Never,
 }
 
 /// A table of the file.
@@ -311,8 +305,8 @@ pub(crate) const KEYS: &[Key] = &[
         "The kernel's receive buffer of each connection, or of a socket for datagrams (`SO_RCVBUF`); the kernel doubles it, and caps it at twice `net.core.rmem_max`, which is logged; 0: it sizes it as needed."),
     key("listen.send_buffer", Kind::Size { min: 0, max: GIB }, "0",
         "The kernel's send buffer of each connection (`SO_SNDBUF`), as `receive_buffer` with `net.core.wmem_max`; 0: it sizes it as needed."),
-    key("listen.tls", Kind::Table, "", "Certificate and key: `{ cert = \"…\", key = \"…\" }`.")
-        .default(Default::Absent).now(Now::Never),
+    key("listen.tls", Kind::Tls, "",
+        "TLS, as `{ cert = \"a.pem\", key = \"a.key\" }`. See docs/configuration.md, *TLS*.").default(Default::Absent),
     key("listen.proxy_protocol", Kind::Bool, "false",
         "Each connection begins with a header of the PROXY protocol, version 1 or 2, and its peer is whom that names. Whoever reaches such a listener can name any address: let nobody but the balancer."),
 
@@ -322,6 +316,8 @@ pub(crate) const KEYS: &[Key] = &[
         "How long a connection may wait for its next request."),
     key("web.head_timeout", Kind::Duration { min: MILLI, max: HOUR }, r#""15s""#,
         "How long the head of a request may take from its first byte to its last."),
+    key("web.handshake_timeout", Kind::Duration { min: MILLI, max: HOUR }, r#""10s""#,
+        "How long the TLS handshake of a connection may take, where `listen.tls` does not say otherwise."),
     key("web.min_rate", Kind::Int { min: 0, max: 1_000_000_000 }, "500",
         "Bytes per second that a request's body, or an answer that waits for the client, has to make; a slower body is told 408, a slower reader is reset. 0: any rate will do."),
     key("web.min_rate_grace", Kind::Duration { min: MILLI, max: HOUR }, r#""5s""#,

@@ -47,6 +47,15 @@ words! {
     }
 }
 words! {
+    /// The lowest version of TLS: `min_version` of `listen.tls`.
+    TlsVersion {
+        /// 1.2, RFC 5246.
+        Tls12 = "1.2",
+        /// 1.3, RFC 8446.
+        Tls13 = "1.3",
+    }
+}
+words! {
     /// The kernel interface under the reactor: `engine.backend`.
     Backend {
         /// What is measured to be no slower; epoll today.

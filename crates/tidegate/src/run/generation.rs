@@ -66,6 +66,8 @@ impl Generation {
         given: &mut ActivatedSockets,
         patience: Duration,
     ) -> Result<Self, Error> {
+        #[cfg(feature = "full")]
+        server.tls.warn();
         let workers = server.worker_count();
         let before = before.map_or(&[][..], |before| &before.bound);
         let bound = server.bind_beside(workers, before, given, patience)?;
@@ -83,7 +85,7 @@ impl Generation {
         status: &StatusSource,
         metrics: &[(u64, Arc<OwnedFd>)],
     ) -> Result<Vec<ChildSpec>, Error> {
-        let handout = Handout::new(self.number, &self.server.config, status).file()?;
+        let handout = Handout::new(self.number, &self.server, status).file()?;
         let common = |role| {
             let spec = ChildSpec::new(role).fd(HANDOUT_FD, Arc::clone(&handout));
             let spec = Board::hand_to(status.board.as_ref(), spec);

@@ -24,6 +24,10 @@ use super::worker::SharedWords;
 pub(crate) struct Handout {
     pub(crate) generation: u32,
     pub(crate) config: Config,
+    /// The certificates, which the child need not have the right to read.
+    #[cfg(feature = "full")]
+    #[serde(default)]
+    pub(crate) tls: crate::tls::Material,
     /// The counters that it inherits: those of the processes that belong to no generation, of generations that are left,
     /// and of its own, which is the last one.
     pub(crate) views: Vec<ViewParts>,
@@ -41,8 +45,15 @@ pub(crate) struct ViewParts {
 }
 
 impl Handout {
-    pub(crate) fn new(generation: u32, config: &Config, status: &StatusSource) -> Self {
-        Self { generation, config: config.clone(), views: status.views().map(ViewParts::of).collect() }
+    pub(crate) fn new(generation: u32, server: &ServerBuilder, status: &StatusSource) -> Self {
+        Self {
+            generation,
+            config: server.config.clone(),
+            #[cfg(feature = "full")]
+            // Who belongs to no generation serves no peers of it.
+            tls: if generation == 0 { Default::default() } else { server.tls.handed_on() },
+            views: status.views().map(ViewParts::of).collect(),
+        }
     }
 
     /// As a memory file.

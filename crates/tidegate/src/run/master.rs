@@ -219,7 +219,7 @@ impl Hooks {
     fn permanent_specs(&self) -> Result<Vec<ChildSpec>, Error> {
         let (permanent, board) = (self.permanent.clone(), self.board.clone());
         let status = StatusSource { permanent, generations: Vec::new(), board };
-        let handout = Handout::new(0, &self.server.config, &status).file()?;
+        let handout = Handout::new(0, &self.server, &status).file()?;
         let common = |role| {
             let spec = ChildSpec::new(role)
                 .fd(HANDOUT_FD, Arc::clone(&handout))

@@ -229,6 +229,8 @@ fn serve(server: &ServerBuilder, parts: Parts, signals: &Signals, around: Around
 fn say_what_is_served(server: &ServerBuilder, ready: &Ready) {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     limits::report(&server.config, 0);
+    #[cfg(feature = "full")]
+    server.tls.warn();
     for (listener, address) in &ready.listeners {
         tracing::info!(listener, address, "listening");
     }

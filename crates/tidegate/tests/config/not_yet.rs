@@ -20,10 +20,6 @@ fn later_features_are_refused() {
     ] {
         check_set(set, &format!("--set {set}: {key}: {message} (allowed: {allowed})"));
     }
-    check_set(
-        "listen.web.tls={cert=\"a\"}",
-        "--set listen.web.tls={cert=\"a\"}: listen.web.tls: not yet supported",
-    );
 }
 
 #[test]

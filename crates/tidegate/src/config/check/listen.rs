@@ -61,7 +61,8 @@ fn on_datagrams(row: &Row) -> Vec<Wrong<'_>> {
             .iter()
             .any(|it| service.value == it.as_str())
     });
-    let options = ["backlog", "nodelay", "keepalive", "user_timeout", "linger", "proxy_protocol"].into_iter();
+    let options =
+        ["backlog", "nodelay", "keepalive", "user_timeout", "linger", "proxy_protocol", "tls"].into_iter();
     let said = options.filter_map(|name| Some((name, row.get(name)?, OPTION)));
     let wrong = said.filter(|(name, setting, _)| *name == "linger" || !is_default(name, setting));
     service.map(|service| ("service", service, SERVICE)).into_iter().chain(wrong).collect()

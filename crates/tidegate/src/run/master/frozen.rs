@@ -36,6 +36,10 @@ pub(crate) struct FrozenHooks {
     pid_file: Option<(PathBuf, usize)>,
     #[serde(default)]
     said: control::Said,
+    /// Of which the keys of tickets are made.
+    #[cfg(feature = "full")]
+    #[serde(default)]
+    tickets: crate::tls::Material,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +55,18 @@ struct FrozenGeneration {
 
 impl Hooks {
     /// Takes over what the image before had frozen.
-    pub(super) fn thaw(server: ServerBuilder, frozen: FrozenHooks, fds: &Unbundled) -> Result<Self, Error> {
+    pub(super) fn thaw(
+        #[cfg_attr(not(feature = "full"), expect(unused_mut, reason = "only its tickets change"))]
+        mut server: ServerBuilder,
+        frozen: FrozenHooks,
+        fds: &Unbundled,
+    ) -> Result<Self, Error> {
+        #[cfg(feature = "full")]
+        {
+            // Sessions go on in the workers that are started from now on, too.
+            let tls = crate::tls::Material::clone(&server.tls).with_tickets_of(&frozen.tickets);
+            server.tls = std::sync::Arc::new(tls);
+        }
         let missing = || Error::Service("a descriptor is missing".into());
         let get = |place| fds.get(place).ok_or_else(missing);
         let take = |place| fds.take(place).ok_or_else(missing);
@@ -146,6 +161,8 @@ impl Hooks {
             log_socket: self.log_socket.as_ref().map(|socket| bundle.put(&**socket)),
             pid_file,
             said: self.said.clone(),
+            #[cfg(feature = "full")]
+            tickets: self.current().server.tls.tickets_alone(),
         };
         serde_json::to_value(frozen).map_err(|error| error.to_string())
     }

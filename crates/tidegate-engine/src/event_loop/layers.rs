@@ -1,0 +1,425 @@
+//! Layers: handshakes, and the bytes of connections that have a layer between them and their service.
+//!
+//! ```text
+//!   accepted ──▶ Handshaking ── first byte ──▶ its turn ──▶ agreed ──▶ on_open, as any other connection
+//!                    │ too late: TLS_TIMEOUT      │ not agreed: an alert, TLS_FAILED
+//!                    └────────────────────────────┴───────────────────────────▶ closed, and no service knows of it
+//! ```
+//!
+//! What the layer makes of the input stands in `Conn::input`, where it is handled as if it had waited there. Output is kept as
+//! the service wrote it until the kernel may take it: what a layer has made cannot be put in another order any more.
+//!
+//! Invariant: of each site at most `max_handshakes` are counted, and each that is counted is left once: agreed, or closed.
+
+use std::collections::VecDeque;
+
+use tidegate_reactor::{End, More, Reactor, Token};
+use tidegate_timer::Instant;
+
+use super::{Loop, Stage};
+use crate::accepting::Reports;
+use crate::conn::{Conn, Sending, State};
+use crate::host::Event;
+use crate::io::Retirement;
+use crate::layer::{LayerError, LayerState};
+use crate::layered::{Layered, PIECE_BYTES};
+use crate::metrics::ListenerWord;
+use crate::output::{Cursor, Output, Progress, SendError};
+use crate::{Peer, Reason};
+
+/// The handshakes of a loop.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    /// By site.
+    sites: Vec<Handshaking>,
+    failures: Reports,
+}
+
+/// The handshakes of a site.
+#[derive(Debug, Default)]
+struct Handshaking {
+    /// How many are counted.
+    active: usize,
+    /// Those whose turn has not come, oldest first. Some may have ended meanwhile.
+    waiting: VecDeque<Token>,
+}
+
+impl Handshakes {
+    pub(crate) fn new(sites: usize) -> Self {
+        Self {
+            sites: std::iter::repeat_with(Handshaking::default).take(sites).collect(),
+            failures: Reports::default(),
+        }
+    }
+
+    /// Whether a failure is to be reported now; then also how many were not.
+    fn report(&mut self, now: Instant) -> Option<u64> {
+        self.failures.pass(now)
+    }
+}
+
+/// Whose turn it is: one that comes now, or one that has waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    New,
+    Waited,
+}
+
+impl<R: Reactor> Loop<R> {
+    /// It is known who is at the other end: has the connection agree with its layer, or opens it when it has none.
+    pub(super) fn shake_hands(&mut self, token: Token, site: usize) {
+        let Some(layer) = &self.sites[site].layer else { return self.open(token, site) };
+        let mut layered = Layered::new(self.turn.now + layer.0.handshake_timeout());
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.state = State::Handshaking;
+        // What came with what has told who it is belongs to the layer.
+        let early = std::mem::take(&mut conn.input);
+        layered.keep_more(&early);
+        conn.aside.get_or_insert_default().layer = Some(layered);
+        if early.is_empty() { self.settle(token) } else { self.begin_handshake(token, Turn::New) }
+    }
+
+    /// Something was received of a connection with a layer.
+    pub(super) fn on_sealed(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let data = self.reactor.received();
+        let takes = match conn.state {
+            State::Handshaking | State::Tied => true,
+            State::Open => !conn.is_over(),
+            State::Connecting | State::Greeting | State::Flushing(_) | State::Lingering(_) => false,
+        };
+        if !takes {
+            let n = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            return self.throw_away(token, n);
+        }
+        let waits = conn.reading.paused;
+        match conn.layer_mut() {
+            Some(layer) if !layer.has_begun() => {
+                layer.keep_more(data);
+                // One that waits for its turn may still get what had been on its way.
+                if waits { self.settle(token) } else { self.begin_handshake(token, Turn::New) }
+            }
+            _ => self.unseal(token, Came::Received),
+        }
+    }
+
+    /// The turn of a handshake that had to wait has come.
+    pub(super) fn handshake(&mut self, token: Token) {
+        self.begin_handshake(token, Turn::Waited);
+    }
+
+    /// Begins a handshake, or has it wait until there are fewer.
+    fn begin_handshake(&mut self, token: Token, turn: Turn) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let site = usize::from(conn.site);
+        let Some(layer) = &self.sites[site].layer else { return };
+        let Handshaking { active, waiting } = &mut self.handshakes.sites[site];
+        if *active >= layer.0.max_handshakes().max(1) || (turn == Turn::New && !waiting.is_empty()) {
+            match turn {
+                Turn::New => waiting.push_back(token),
+                Turn::Waited => waiting.push_front(token),
+            }
+            conn.reading.paused = true;
+            return self.settle(token);
+        }
+        *active += 1;
+        let session = layer.0.accept(&Peer { address: conn.who.peer, listener: &self.sites[site].name });
+        conn.reading.paused = false;
+        if let Some(layered) = conn.layer_mut() {
+            layered.counted = true;
+            layered.begin(session);
+        }
+        self.unseal(token, Came::Before);
+    }
+
+    /// A connection does not count among the handshakes any more: the next one's turn has come.
+    pub(super) fn leave_handshake(&mut self, conn: &mut Conn) {
+        let site = usize::from(conn.site);
+        if conn.layer_mut().is_some_and(|layer| std::mem::take(&mut layer.counted)) {
+            self.give_turn(site);
+        }
+    }
+
+    fn give_turn(&mut self, site: usize) {
+        let Handshaking { active, waiting } = &mut self.handshakes.sites[site];
+        *active -= 1;
+        while let Some(token) = waiting.pop_front() {
+            if let Some(conn) = self.conns.get_mut(token)
+                && conn.state == State::Handshaking
+            {
+                // Its bytes were read, so no completion will bring it back.
+                if !std::mem::replace(&mut conn.listed, true) {
+                    self.again.push(token);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Has the layer take what came, sends what it answers, and handles what it means.
+    fn unseal(&mut self, token: Token, came: Came) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let mut plain = std::mem::take(&mut conn.input);
+        let Some(layer) = conn.layer_mut() else { return };
+        if plain.capacity() == 0 {
+            plain = self.spares.take();
+        }
+        let data = match came {
+            Came::Received => self.reactor.received(),
+            Came::Before => &[],
+        };
+        let outcome = layer.receive(data, &mut plain, &mut self.work);
+        if plain.is_empty() {
+            self.spares.keep(plain);
+        } else {
+            conn.input = plain;
+        }
+        if self.send_sealed(token) {
+            self.after_unsealing(token, outcome);
+        }
+    }
+
+    fn after_unsealing(&mut self, token: Token, outcome: Result<LayerState, LayerError>) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.state == State::Handshaking && matches!(outcome, Ok(LayerState::Open | LayerState::Ended)) {
+            self.agree(token);
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.state == State::Tied {
+            let (partner, plain) = (conn.partner(), std::mem::take(&mut conn.input));
+            self.pass(token, partner, &plain);
+            self.spares.keep(plain);
+            self.settle(token);
+        } else {
+            self.pump(token);
+        }
+        match outcome {
+            Ok(LayerState::Handshaking | LayerState::Open) => {}
+            Ok(LayerState::Ended) => self.on_ended(token),
+            Err(error) => self.layer_failed(token, &error),
+        }
+    }
+
+    /// The handshake is done: the service is told of the connection.
+    fn agree(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let site = usize::from(conn.site);
+        conn.state = State::Open;
+        conn.last_in = self.turn.now;
+        conn.reading.since = self.turn.now;
+        let metrics = &self.sites[site].metrics;
+        metrics.add(ListenerWord::Handshakes, 1);
+        let counted = conn.layer_mut().is_some_and(|layer| {
+            if layer.secure().is_some_and(|security| security.resumed) {
+                metrics.add(ListenerWord::HandshakesResumed, 1);
+            }
+            std::mem::take(&mut layer.counted)
+        });
+        if counted {
+            self.give_turn(site);
+        }
+        self.open(token, site);
+        let retirement = self.turn.retirement;
+        if let (Stage::Retiring { .. }, Some(conn)) = (self.stage, self.conns.get_mut(token))
+            && retirement != Retirement::None
+            && conn.state == State::Open
+        {
+            // The others have been told already, and it was not known to its service then.
+            conn.told = retirement;
+            self.event(token, Event::Retire);
+        }
+    }
+
+    /// The layer cannot go on: the peer is told why, and nothing more is done for it.
+    pub(super) fn layer_failed(&mut self, token: Token, error: &LayerError) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let opened = conn.state != State::Handshaking;
+        if let Some(suppressed) = self.handshakes.report(self.turn.now) {
+            let (listener, peer) = (&*self.sites[usize::from(conn.site)].name, conn.who.peer);
+            tracing::info!(listener, %peer, opened, %error, suppressed, "TLS failed; the connection is closed");
+        }
+        match conn.state {
+            // Nobody can say any more that it has ended in order.
+            State::Tied => return self.close_with(token, Reason::TLS_FAILED, End::Reset, None),
+            State::Open if conn.away => return self.close(token, Reason::TLS_FAILED, None),
+            State::Open | State::Handshaking => {}
+            State::Connecting | State::Greeting | State::Flushing(_) | State::Lingering(_) => return,
+        }
+        let site = usize::from(conn.site);
+        conn.state = State::Flushing(Reason::TLS_FAILED);
+        conn.reading.paused = false;
+        conn.input = Vec::new();
+        let counted = conn.layer_mut().is_some_and(|layer| {
+            // The alert was the last word.
+            layer.closed = true;
+            std::mem::take(&mut layer.counted)
+        });
+        if counted {
+            self.give_turn(site);
+        }
+        self.settle(token);
+    }
+
+    /// The peer went away in the midst of the handshake.
+    pub(super) fn on_handshake_ended(&mut self, token: Token) {
+        self.close(token, Reason::PEER_CLOSED, None);
+    }
+
+    /// The handshake has taken too long.
+    pub(super) fn handshake_too_late(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if let Some(suppressed) = self.handshakes.report(self.turn.now) {
+            let (listener, peer) = (&*self.sites[usize::from(conn.site)].name, conn.who.peer);
+            let (received, waited) = (conn.bytes_in, conn.reading.paused);
+            tracing::info!(listener, %peer, received, waited, suppressed, "the TLS handshake was not done in time");
+        }
+        self.close(token, Reason::TLS_TIMEOUT, None);
+    }
+
+    /// Sends what the layer has made, behind what it has made before. False when the connection ended over it.
+    fn send_sealed(&mut self, token: Token) -> bool {
+        if self.work.sealed.is_empty() {
+            return true;
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        let mut taken = 0;
+        if matches!(conn.state, State::Lingering(_)) || conn.unheard.is_some() {
+            taken = self.work.sealed.len();
+        } else if conn.output.is_none() {
+            match self.reactor.send(token, &self.work.sealed, More::No) {
+                Ok(n) => taken = n,
+                Err(errno) => {
+                    self.work.clear();
+                    return self.on_unsendable(token, errno);
+                }
+            }
+            conn.bytes_out += taken as u64;
+            self.sites[usize::from(conn.site)].metrics.add(ListenerWord::BytesOut, taken as u64);
+        }
+        let mut work = std::mem::take(&mut self.work);
+        self.keep_sealed(token, &work.sealed[taken..]);
+        work.clear();
+        self.work = work;
+        true
+    }
+
+    /// Keeps what the layer has made and the kernel has not taken.
+    pub(super) fn keep_sealed(&mut self, token: Token, rest: &[u8]) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if rest.is_empty() || conn.unheard.is_some() {
+            return;
+        }
+        let fresh = conn.output.is_none();
+        conn.output.get_or_insert_with(Box::<Output>::default).push_sealed(rest);
+        if fresh {
+            conn.last_out = self.turn.now;
+            self.reactor.await_writable(token);
+        }
+    }
+
+    /// Sends the batch's output of a connection with a layer. False when the connection ended over it.
+    pub(super) fn flush_layered(&mut self, token: Token) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        if conn.output.is_some() {
+            return self.queue_batch(token, Cursor::default(), Progress::Refused);
+        }
+        if !self.turn.record.files.is_empty() {
+            // They are read as the peer takes them; what precedes them goes with them.
+            return self.queue_batch(token, Cursor::default(), Progress::Share)
+                && self.drain(token).is_some();
+        }
+        let mut work = std::mem::take(&mut self.work);
+        let outcome = self.seal_batch(token, &mut work.sealed);
+        let kept = match outcome {
+            Ok((done, Progress::Done)) if done.at == self.turn.record.out.len() => {
+                self.turn.record.clear_output();
+                true
+            }
+            Ok((done, progress)) => {
+                let rest = work.sealed.split_off(usize::try_from(done.sent).unwrap_or(usize::MAX));
+                let kept = self.queue_batch(token, Cursor { sent: 0, ..done }, progress);
+                if kept && let Some(output) = self.conns.get_mut(token).and_then(|conn| conn.output.as_mut())
+                {
+                    output.push_sealed(&rest);
+                }
+                kept
+            }
+            Err(error) => self.fail(token, error),
+        };
+        work.clear();
+        self.work = work;
+        kept
+    }
+
+    /// Seals and sends the batch piece by piece, as long as the kernel takes all of each. Answers how much of the batch is
+    /// sealed, and how much of the last piece was taken, which still stands in `sealed`.
+    fn seal_batch(&mut self, token: Token, sealed: &mut Vec<u8>) -> Result<(Cursor, Progress), SendError> {
+        let mut done = Cursor::default();
+        let Some(conn) = self.conns.get_mut(token) else { return Ok((done, Progress::Done)) };
+        let metrics = &self.sites[usize::from(conn.site)].metrics;
+        let Some(layer) = conn.aside.as_deref_mut().and_then(|aside| aside.layer.as_mut()) else {
+            return Err(SendError::Layer);
+        };
+        let out = &self.turn.record.out;
+        while done.at < out.len() {
+            let piece = &out[done.at..out.len().min(done.at + PIECE_BYTES)];
+            sealed.clear();
+            layer.seal(piece, sealed).map_err(SendError::from)?;
+            done.at += piece.len();
+            let more = if done.at < out.len() { More::Follows } else { More::No };
+            let taken = self.reactor.send(token, sealed, more)?;
+            conn.bytes_out += taken as u64;
+            metrics.add(ListenerWord::BytesOut, taken as u64);
+            done.sent = taken as u64;
+            if taken < sealed.len() {
+                return Ok((done, Progress::Refused));
+            }
+        }
+        Ok((done, Progress::Done))
+    }
+
+    /// Tells the peer in the layer's words that nothing more follows. False while that waits for the peer, or when the
+    /// connection ended over it.
+    pub(super) fn close_layer(&mut self, token: Token) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        if conn.layer().is_none() || conn.sending == Sending::Breaking || conn.unheard.is_some() {
+            return true;
+        }
+        if let Some(layer) = conn.aside.as_deref_mut().and_then(|aside| aside.layer.as_mut()) {
+            layer.close(&mut self.work.sealed);
+        }
+        if !self.send_sealed(token) || self.conns.get_mut(token).is_none_or(|conn| conn.output.is_some()) {
+            return false;
+        }
+        let left = self.reactor.unsent(token);
+        if left {
+            self.reactor.await_writable(token);
+        }
+        !left
+    }
+
+    /// As [`close_layer`](Self::close_layer), for a connection that ends at once: what the kernel does not take is lost.
+    pub(super) fn say_goodbye(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let silent = matches!(conn.state, State::Handshaking | State::Lingering(_));
+        if silent || conn.output.is_some() || conn.unheard.is_some() {
+            return;
+        }
+        let Some(layer) = conn.layer_mut() else { return };
+        layer.close(&mut self.work.sealed);
+        if !self.work.sealed.is_empty() {
+            // The connection ends whatever comes of it.
+            let _ = self.reactor.send(token, &self.work.sealed, More::No);
+            self.work.clear();
+        }
+    }
+}
+
+/// Where what a layer is to take comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// It was just received.
+    Received,
+    /// It has been kept.
+    Before,
+}

@@ -1,0 +1,19 @@
+//! TLS as a layer of the engine, under any service: rustls between the bytes of a connection and what its service reads.
+//!
+//! Make [`Certificate`]s from PEM, put them into a [`Tls`] by [`Tls::builder`], and give that to
+//! [`BoxedService::layer`](tidegate_engine::BoxedService::layer). The layer sees bytes and never a socket. Versions 1.2 and
+//! 1.3, the protocol above by ALPN, the certificate by the name that the peer asks for (SNI), sessions that go on by tickets
+//! which the workers of a server all understand.
+//!
+//! Nothing here does I/O, but that [`Certificate::read`] reads two files.
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod certificates;
+mod session;
+mod tickets;
+mod tls;
+
+pub use certificate::{Certificate, CertificateError, CertificateWarning};
+pub use tickets::TicketSecret;
+pub use tls::{Tls, TlsBuilder, TlsError, Version};

@@ -1,0 +1,236 @@
+//! `Session`: rustls's side of one connection, driven by bytes.
+//!
+//! ```text
+//!   received ──▶ records ──▶ what the service reads        (plain)
+//!                       └──▶ handshake, alerts, tickets     (out)
+//! ```
+//!
+//! rustls is used by its unbuffered interface: what it has not taken stays with the engine, so that an idle session holds keys
+//! and no bytes. Invariant: whatever rustls has to say stands in `out` when a call returns.
+
+use std::sync::Arc;
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::{HandshakeKind, ServerConfig};
+use tidegate_engine::{LayerError, LayerProgress, LayerSession, LayerState, Security};
+
+use crate::certificates;
+
+/// A session of a server.
+pub(crate) struct Session {
+    /// `None` when rustls refused the configuration, which the builder has tried before.
+    conn: Option<UnbufferedServerConnection>,
+    server_name: Option<Box<str>>,
+    /// The peer has said that nothing more follows.
+    ended: bool,
+}
+
+/// Bytes that a record has besides its text: header, explicit nonce, tag, type.
+const RECORD_OVERHEAD: usize = 5 + 8 + 16 + 1;
+/// Text of a record at the most (RFC 8446, section 5.1).
+const RECORD_BYTES: usize = 1 << 14;
+/// An alert, with what keys may be told of before.
+const ALERT_BYTES: usize = 256;
+
+/// What follows from a state.
+enum Next {
+    /// There may be more in what has come.
+    GoOn,
+    Stop(LayerState),
+}
+
+impl Session {
+    pub(crate) fn new(config: &Arc<ServerConfig>) -> Self {
+        let conn = UnbufferedServerConnection::new(Arc::clone(config));
+        let conn = conn.map_err(|error| tracing::error!(%error, "no TLS session can be begun")).ok();
+        Self { conn, server_name: None, ended: false }
+    }
+
+    fn conn(&mut self) -> Result<&mut UnbufferedServerConnection, LayerError> {
+        self.conn.as_mut().ok_or_else(|| LayerError("no session could be begun".into()))
+    }
+
+    /// What rustls has to say before anything else, an alert most often.
+    fn last_words(&mut self, out: &mut Vec<u8>) {
+        let Some(conn) = &mut self.conn else { return };
+        loop {
+            match conn.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+                Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Takes one step; answers how many bytes it took, and what follows.
+    fn step(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Next), LayerError> {
+        let ended = self.ended;
+        let UnbufferedStatus { mut discard, state } = self.conn()?.process_tls_records(input);
+        let next = match state.map_err(|error| LayerError(error.to_string()))? {
+            ConnectionState::ReadTraffic(mut traffic) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record.map_err(|error| LayerError(error.to_string()))?;
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
+                }
+                Next::GoOn
+            }
+            ConnectionState::EncodeTlsData(data) => {
+                encode(data, out);
+                Next::GoOn
+            }
+            ConnectionState::TransmitTlsData(sent) => {
+                sent.done();
+                Next::GoOn
+            }
+            ConnectionState::PeerClosed => {
+                self.ended = true;
+                Next::GoOn
+            }
+            ConnectionState::Closed => Next::Stop(LayerState::Ended),
+            ConnectionState::WriteTraffic(_) if ended => Next::Stop(LayerState::Ended),
+            ConnectionState::WriteTraffic(_) => Next::Stop(LayerState::Open),
+            ConnectionState::BlockedHandshake => Next::Stop(LayerState::Handshaking),
+            // Early data is never accepted; see `Tls`.
+            state => return Err(LayerError(format!("{state:?} is not expected of this session"))),
+        };
+        Ok((discard, next))
+    }
+}
+
+impl LayerSession for Session {
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<LayerProgress, LayerError> {
+        let mut consumed = 0;
+        let outcome = loop {
+            let rest = input.get_mut(consumed..).unwrap_or_default();
+            match self.step(rest, plain, out) {
+                Ok((taken, next)) => {
+                    consumed += taken;
+                    if let Next::Stop(state) = next {
+                        break Ok(LayerProgress { consumed, state });
+                    }
+                }
+                Err(error) => {
+                    self.last_words(out);
+                    break Err(error);
+                }
+            }
+        };
+        if let Some(name) = certificates::take_asked() {
+            self.server_name = Some(name);
+        }
+        outcome
+    }
+
+    fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), LayerError> {
+        let conn = self.conn()?;
+        let start = out.len();
+        let records = plain.len().div_ceil(RECORD_BYTES);
+        let mut room = plain.len() + records * RECORD_OVERHEAD;
+        loop {
+            match conn.process_tls_records(&mut []).state.map_err(|error| LayerError(error.to_string()))? {
+                ConnectionState::EncodeTlsData(data) => encode(data, out),
+                ConnectionState::TransmitTlsData(sent) => sent.done(),
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    let start = out.len();
+                    out.resize(start + room, 0);
+                    match traffic.encrypt(plain, &mut out[start..]) {
+                        Ok(len) => {
+                            out.truncate(start + len);
+                            return Ok(());
+                        }
+                        Err(EncryptError::InsufficientSize(needed)) if needed.required_size > room => {
+                            out.truncate(start);
+                            room = needed.required_size;
+                        }
+                        Err(error) => {
+                            out.truncate(start);
+                            return Err(LayerError(error.to_string()));
+                        }
+                    }
+                }
+                state => {
+                    out.truncate(start);
+                    return Err(LayerError(format!("nothing can be sent: {state:?}")));
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        let Ok(conn) = self.conn() else { return };
+        loop {
+            match conn.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+                Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    let start = out.len();
+                    out.resize(start + ALERT_BYTES, 0);
+                    // Without the alert the end of the connection says the same, only not so surely.
+                    let len = traffic.queue_close_notify(&mut out[start..]).unwrap_or(0);
+                    return out.truncate(start + len);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn security(&self) -> Security {
+        let conn = self.conn.as_ref();
+        let version = conn.and_then(|conn| conn.protocol_version());
+        let suite = conn.and_then(|conn| conn.negotiated_cipher_suite());
+        Security {
+            protocol: version.and_then(|version| version.as_str()).map_or("unknown", protocol),
+            cipher: suite.and_then(|suite| suite.suite().as_str()).map_or("unknown", cipher),
+            alpn: conn.and_then(|conn| conn.alpn_protocol()).map(Into::into),
+            server_name: self.server_name.clone(),
+            resumed: conn.and_then(|conn| conn.handshake_kind()) == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+/// Appends a message of rustls's own.
+fn encode(mut data: EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut room = ALERT_BYTES;
+    loop {
+        out.resize(start + room, 0);
+        match data.encode(&mut out[start..]) {
+            Ok(len) => return out.truncate(start + len),
+            Err(EncodeError::InsufficientSize(needed)) if needed.required_size > room => {
+                room = needed.required_size;
+            }
+            Err(_) => return out.truncate(start),
+        }
+    }
+}
+
+/// As OpenSSL and others write it.
+fn protocol(name: &'static str) -> &'static str {
+    match name {
+        "TLSv1_2" => "TLSv1.2",
+        "TLSv1_3" => "TLSv1.3",
+        other => other,
+    }
+}
+
+/// As the registry of IANA writes it: rustls marks the suites of version 1.3.
+fn cipher(name: &'static str) -> &'static str {
+    match name {
+        "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
+        "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
+        "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other,
+    }
+}

@@ -1,0 +1,359 @@
+//! Handshakes: what is agreed upon, what is refused, how long one may take, and how many there may be.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use tidegate_engine::{
+    BoxedService, Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Metrics, Peer, ProcessMetrics,
+    Reason, Refusal, Running, Service,
+};
+use tidegate_tls::{Tls, TlsBuilder, Version};
+
+use crate::client::{Client, Identity, identity, localhost, trusting};
+use crate::support::until;
+
+under_each_model!(
+    what_was_agreed_upon_is_told_in_every_callback,
+    a_handshake_may_come_byte_by_byte_and_with_what_follows_in_one_piece,
+    the_certificate_is_that_of_the_name,
+    sessions_go_on_in_another_server_with_the_same_secret,
+    a_peer_that_speaks_no_tls_is_told_so_and_no_service_knows_of_it,
+    a_record_that_was_changed_ends_the_connection,
+    a_handshake_that_takes_too_long_is_reset,
+    handshakes_beyond_the_limit_wait_for_their_turn,
+    a_peer_that_goes_away_in_its_handshake_is_no_failure,
+);
+
+/// Answers each line with how the connection is secured, and with the line.
+struct Teller;
+
+impl Teller {
+    fn tell(io: &mut Io<'_>, line: &[u8]) {
+        let text = match io.security() {
+            None => "in the clear".to_owned(),
+            Some(security) => format!(
+                "{} {} alpn={} name={} resumed={}",
+                security.protocol,
+                security.cipher,
+                security.alpn.as_deref().map_or("-".into(), String::from_utf8_lossy),
+                security.server_name.as_deref().unwrap_or("-"),
+                security.resumed,
+            ),
+        };
+        io.send_vectored(&[text.as_bytes(), b" ", line]);
+    }
+}
+
+impl Service for Teller {
+    type Session = ();
+    type Head = ();
+    type Note = ();
+
+    fn on_open(&self, io: &mut Io<'_>, _: &Peer<'_>) -> Result<(), Refusal> {
+        Self::tell(io, b"open\n");
+        Ok(())
+    }
+
+    fn decode(&self, _: &mut (), input: &[u8]) -> Decoded<()> {
+        match input.iter().position(|byte| *byte == b'\n') {
+            Some(at) => Decoded::Message { len: at + 1, head: () },
+            None => Decoded::Need { phase: tidegate_engine::Phase::Head, at_least: input.len() + 1 },
+        }
+    }
+
+    fn on_message(&self, io: &mut Io<'_>, _: &mut (), _: (), line: &[u8]) -> Flow {
+        Self::tell(io, line);
+        Flow::Continue
+    }
+
+    fn on_eof(&self, io: &mut Io<'_>, _: &mut ()) -> Flow {
+        Self::tell(io, b"eof\n");
+        Flow::CloseAfterFlush(Reason::PEER_CLOSED)
+    }
+}
+
+/// A loop that serves a [`Teller`].
+struct Telling {
+    running: Option<Running>,
+    address: SocketAddr,
+    metrics: ProcessMetrics,
+}
+
+impl Telling {
+    fn new(config: EngineConfig, builder: TlsBuilder) -> Self {
+        crate::support::prepare_the_process();
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let metrics = Metrics::on_heap(1).process(0);
+        let service = BoxedService::new(Teller).layer(Arc::new(builder.build().unwrap()));
+        let builder = LoopBuilder::new(config).metrics(metrics.clone());
+        let running = builder.listen_boxed("teller", socket, Ok(service)).spawn().unwrap();
+        Self { running: Some(running), address, metrics }
+    }
+
+    fn plain(config: EngineConfig) -> Self {
+        Self::new(config, Tls::builder().certificate(localhost().certificate.clone()))
+    }
+
+    fn client(&self, config: &Arc<ClientConfig>, name: &str) -> Client {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
+        Client::with(TcpStream::connect(self.address).unwrap(), tls)
+    }
+
+    fn raw(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+        stream
+    }
+
+    fn closed(&self, reason: Reason) -> u64 {
+        self.metrics.listener(0).closed(reason)
+    }
+
+    fn count(&self, word: ListenerWord) -> u64 {
+        self.metrics.listener(0).get(word)
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take()
+            && !std::thread::panicking()
+        {
+            running.stop();
+            running.join().unwrap();
+            crate::support::check_the_books(&self.metrics.listener(0));
+        }
+    }
+}
+
+fn what_was_agreed_upon_is_told_in_every_callback(config: EngineConfig) {
+    let tls = || Tls::builder().certificate(localhost().certificate.clone());
+    let server = Telling::new(config, tls().alpn(["h9", "http/1.1"]));
+    let mut client = trusting(&[localhost().der.clone()]);
+    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut client = server.client(&Arc::new(client), "LOCALHOST");
+    let secured = "TLSv1.3 TLS_AES_256_GCM_SHA384 alpn=http/1.1 name=localhost resumed=false";
+    client.expect(&format!("{secured} open"));
+    client.send("first\nsecond\n");
+    client.expect(&format!("{secured} first"));
+    client.expect(&format!("{secured} second"));
+    client.end_input();
+    assert_eq!(client.rest(), format!("{secured} eof\n").as_bytes());
+    drop(client);
+    assert_eq!(server.count(ListenerWord::Handshakes), 1);
+    assert_eq!(server.count(ListenerWord::HandshakesResumed), 0);
+    // The older version, without a word about what is above; and one that is refused.
+    let mut older = trusting(&[localhost().der.clone()]);
+    older = with_versions(&older, &[&rustls::version::TLS12]);
+    let older = Arc::new(older);
+    let mut client = server.client(&older, "localhost");
+    client.expect("TLSv1.2 TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 alpn=- name=localhost resumed=false open");
+    client.send("x\n");
+    assert!(client.line().ends_with(" x"));
+    let newer = Telling::new(config, tls().min_version(Version::Tls13));
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut refused = ClientConnection::new(older, name).unwrap();
+    refused.complete_io(&mut newer.raw()).unwrap_err();
+    until(|| newer.closed(Reason::TLS_FAILED) == 1);
+}
+
+/// The same roots, with other versions.
+fn with_versions(_: &ClientConfig, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(localhost().der.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config
+}
+
+fn a_handshake_may_come_byte_by_byte_and_with_what_follows_in_one_piece(config: EngineConfig) {
+    let server = Telling::plain(config);
+    for byte_by_byte in [true, false] {
+        let client = Arc::new(trusting(&[localhost().der.clone()]));
+        let mut tls = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
+        // What is written during the handshake follows it at once.
+        tls.writer().write_all(b"early bird\n").unwrap();
+        let mut stream = server.raw();
+        stream.set_nodelay(true).unwrap();
+        while tls.is_handshaking() || tls.wants_write() {
+            let mut sealed = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut sealed).unwrap();
+            }
+            if byte_by_byte {
+                sealed.iter().for_each(|byte| stream.write_all(&[*byte]).unwrap());
+            } else {
+                stream.write_all(&sealed).unwrap();
+            }
+            if tls.is_handshaking() {
+                tls.read_tls(&mut stream).unwrap();
+                tls.process_new_packets().unwrap();
+            }
+        }
+        let mut text = [0; 200];
+        let mut got = Vec::new();
+        while got.iter().filter(|byte| **byte == b'\n').count() < 2 {
+            if tls.wants_read() {
+                tls.read_tls(&mut stream).unwrap();
+                tls.process_new_packets().unwrap();
+            }
+            if let Ok(n) = tls.reader().read(&mut text) {
+                got.extend_from_slice(&text[..n]);
+            }
+        }
+        let got = String::from_utf8(got).unwrap();
+        assert!(got.contains(" open\n") && got.ends_with(" early bird\n"), "{got}");
+    }
+}
+
+fn the_certificate_is_that_of_the_name(config: EngineConfig) {
+    let others: Vec<Identity> =
+        vec![identity(&["*.example.com"]), identity(&["example.org", "www.example.com"])];
+    let mut builder = Tls::builder().certificate(localhost().certificate.clone());
+    for other in &others {
+        builder = builder.certificate(other.certificate.clone());
+    }
+    let server = Telling::new(config, builder);
+    // Each name is trusted by one certificate alone.
+    for (name, trusted) in [
+        ("a.example.com", &others[0]),
+        ("www.example.com", &others[1]),
+        ("example.org", &others[1]),
+        ("localhost", localhost()),
+    ] {
+        let client = Arc::new(trusting(std::slice::from_ref(&trusted.der)));
+        let mut client = server.client(&client, name);
+        assert!(client.line().contains(&format!("name={name} ")));
+    }
+    // Whoever asks for another name gets the first one, and decides for itself.
+    let client = Arc::new(trusting(&[localhost().der.clone()]));
+    let name = ServerName::try_from("elsewhere.test").unwrap();
+    let mut stranger = ClientConnection::new(client, name).unwrap();
+    let error = stranger.complete_io(&mut server.raw()).unwrap_err();
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+}
+
+fn sessions_go_on_in_another_server_with_the_same_secret(config: EngineConfig) {
+    let secret = tidegate_tls::TicketSecret::generate().unwrap();
+    let tls = |context| Tls::builder().certificate(localhost().certificate.clone()).tickets(&secret, context);
+    let (one, other) = (Telling::new(config, tls("web")), Telling::new(config, tls("web")));
+    let elsewhere = Telling::new(config, tls("admin"));
+    for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+        let mut client = with_versions(&trusting(&[]), versions);
+        client.resumption = Resumption::in_memory_sessions(8);
+        let client = Arc::new(client);
+        let resumed = |server: &Telling| server.client(&client, "localhost").line().contains("resumed=true");
+        assert!(!resumed(&one), "there is no session yet");
+        assert!(resumed(&other), "the other worker understands the ticket");
+        assert!(resumed(&one));
+        assert!(!resumed(&elsewhere), "tickets are of one listener");
+    }
+    assert_eq!(one.count(ListenerWord::Handshakes), 4);
+    assert_eq!(one.count(ListenerWord::HandshakesResumed), 2);
+    assert_eq!(elsewhere.count(ListenerWord::HandshakesResumed), 0);
+}
+
+fn a_peer_that_speaks_no_tls_is_told_so_and_no_service_knows_of_it(config: EngineConfig) {
+    let server = Telling::plain(config);
+    let mut stream = server.raw();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    // A fatal alert (RFC 8446, section 6), and FIN behind it.
+    assert_eq!((answer.len(), &answer[..3], answer[5]), (7, &[21, 3, 3][..], 2), "{answer:?}");
+    drop(stream);
+    until(|| server.closed(Reason::TLS_FAILED) == 1);
+    assert_eq!(server.count(ListenerWord::Handshakes), 0);
+    assert_eq!(server.count(ListenerWord::Messages), 0);
+}
+
+fn a_record_that_was_changed_ends_the_connection(config: EngineConfig) {
+    let server = Telling::plain(config);
+    let client = Arc::new(trusting(&[localhost().der.clone()]));
+    let mut client = server.client(&client, "localhost");
+    assert!(client.line().ends_with(" open"));
+    client.send("fine\n");
+    assert!(client.line().ends_with(" fine"));
+    let mut sealed = Vec::new();
+    {
+        let mut tls = client.tls();
+        tls.writer().write_all(b"changed\n").unwrap();
+        tls.write_tls(&mut sealed).unwrap();
+    }
+    let last = sealed.len() - 1;
+    sealed[last] ^= 1;
+    client.stream().write_all(&sealed).unwrap();
+    let mut told = Vec::new();
+    client.stream().read_to_end(&mut told).unwrap();
+    assert!(!told.is_empty(), "an alert comes before FIN");
+    drop(client);
+    until(|| server.closed(Reason::TLS_FAILED) == 1);
+    assert_eq!(server.count(ListenerWord::Messages), 1);
+}
+
+fn a_handshake_that_takes_too_long_is_reset(config: EngineConfig) {
+    let timeout = Duration::from_millis(50);
+    let tls = Tls::builder().certificate(localhost().certificate.clone()).handshake_timeout(timeout);
+    let server = Telling::new(config, tls);
+    let (silent, begun) = (server.raw(), server.raw());
+    (&begun).write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    for mut stream in [silent, begun] {
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    until(|| server.closed(Reason::TLS_TIMEOUT) == 2);
+}
+
+fn handshakes_beyond_the_limit_wait_for_their_turn(config: EngineConfig) {
+    let tls = Tls::builder().certificate(localhost().certificate.clone()).max_handshakes(2);
+    let server = Telling::new(config, tls);
+    // Those that say nothing do not count; these two do, and are never done.
+    let silent: Vec<TcpStream> = (0..5).map(|_| server.raw()).collect();
+    let begun: Vec<TcpStream> = (0..2).map(|_| server.raw()).collect();
+    for (n, stream) in begun.iter().enumerate() {
+        let mut stream = stream;
+        stream.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+        until(|| server.count(ListenerWord::BytesIn) == 6 * (n as u64 + 1));
+    }
+    let client = Arc::new(trusting(&[localhost().der.clone()]));
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, mut stream) = (Arc::clone(&client), server.raw());
+            let mut tls = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
+            let before = server.count(ListenerWord::BytesIn);
+            tls.write_tls(&mut stream).unwrap();
+            until(|| server.count(ListenerWord::BytesIn) > before);
+            (tls, stream)
+        })
+        .collect();
+    assert_eq!(server.count(ListenerWord::BytesOut), 0, "nobody was answered whose turn has not come");
+    // One place is enough for all of them, one after the other.
+    drop(begun.into_iter().next());
+    for (mut tls, mut stream) in waiting {
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream).unwrap();
+        }
+    }
+    until(|| server.count(ListenerWord::Handshakes) == 4);
+    drop(silent);
+}
+
+fn a_peer_that_goes_away_in_its_handshake_is_no_failure(config: EngineConfig) {
+    let server = Telling::plain(config);
+    for text in [&b""[..], &[22, 3, 1, 2, 0, 1]] {
+        let mut stream = server.raw();
+        stream.write_all(text).unwrap();
+        drop(stream);
+    }
+    until(|| server.closed(Reason::PEER_CLOSED) == 2);
+    assert_eq!(server.closed(Reason::TLS_FAILED), 0);
+}
