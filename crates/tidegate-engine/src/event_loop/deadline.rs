@@ -17,9 +17,14 @@ use crate::{Phase, Reason};
 /// How long a connection whose last answer was sent is kept for the peer's end.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// Timers that are served in a turn: a thousand peers that came together and are late together must not hold up the others.
+const TIMERS_IN_A_TURN: usize = 128;
+
 impl<R: Reactor> Loop<R> {
+    /// Serves what is due, the earliest first. What is left over is due in the next turn, which does not wait then.
     pub(super) fn expire_timers(&mut self) {
-        while let Some(due) = self.turn.timers.pop_expired(self.turn.now) {
+        for _ in 0..TIMERS_IN_A_TURN {
+            let Some(due) = self.turn.timers.pop_expired(self.turn.now) else { return };
             match due {
                 Due::Service(token, timer) => {
                     if let Some(conn) = self.conns.get_mut(token) {

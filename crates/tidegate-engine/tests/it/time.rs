@@ -33,6 +33,7 @@ with_each_other_timer_queue!(
 );
 
 under_all_models_at_once!(
+    more_timers_than_a_turn_serves_fire_all_the_same,
     nothing_is_due_from_a_peer_that_waits_for_its_answer,
     a_body_without_progress_is_reset_and_one_with_progress_is_not
 );
@@ -46,6 +47,23 @@ fn timers_fire_in_order_and_never_early(config: EngineConfig) {
         client.expect(&format!("timer {timer}"));
         assert!(start.elapsed() >= Duration::from_millis(after), "timer {timer}");
     }
+}
+
+fn more_timers_than_a_turn_serves_fire_all_the_same(config: EngineConfig) {
+    let server = Server::new(config);
+    let mut client = server.client();
+    let timers = 0..600;
+    // All at once, from one batch; then one that only fires if the loop waits again.
+    client.send(timers.clone().map(|timer| format!("timer {timer} 30\n")).collect::<String>());
+    let mut fired: Vec<u32> = timers.clone().map(|_| number(&client.line())).collect();
+    fired.sort_unstable();
+    assert!(fired.into_iter().eq(timers));
+    client.send("timer 7 10\n");
+    client.expect("timer 7");
+}
+
+fn number(line: &str) -> u32 {
+    line.strip_prefix("timer ").and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
 }
 
 fn a_timer_is_replaced_and_cancelled_by_its_token(config: EngineConfig) {
