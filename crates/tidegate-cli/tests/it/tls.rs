@@ -101,6 +101,30 @@ fn subject(dir: &Path, address: SocketAddr) -> String {
 }
 
 #[test]
+fn a_balancer_names_its_client_before_the_handshake() {
+    if !has("curl") {
+        return;
+    }
+    let dir = tempdir().unwrap();
+    certificate(dir.path(), "localhost");
+    let proxied = LISTEN.replace(r#"service = "web","#, r#"service = "web", proxy_protocol = true,"#);
+    write_file(dir.path(), &proxied);
+    let server = Setup::file(&dir).start();
+    let port = server.address("web").port();
+    let (to, url) = (format!("localhost:{port}:127.0.0.1:{port}"), format!("https://localhost:{port}/hello"));
+    let ask = |more: &[&str]| {
+        let common =
+            ["--silent", "--show-error", "--max-time", "20", "--cacert", "a.pem", "--connect-to", &to, &url];
+        said(dir.path(), "curl", &[more, &common].concat())
+    };
+    assert_eq!(ask(&["--haproxy-protocol"]), "Hello, World!");
+    // Without its header a balancer is not believed, whatever it says behind it.
+    assert!(!ask(&[]).contains("Hello"));
+    let status = get(server.address("admin"), "/metrics").body;
+    assert!(status.contains("reason=\"proxy-header\",number=\"33\"} 1"), "{status}");
+}
+
+#[test]
 fn real_clients_are_served() {
     let dir = tempdir().unwrap();
     let server = start(&dir);
