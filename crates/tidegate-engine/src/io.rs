@@ -228,6 +228,20 @@ impl Io<'_> {
         }
     }
 
+    /// Appends bytes in which `patch` takes the place of what stands at `at`: for what is sent again and again and differs in
+    /// little.
+    ///
+    /// # Panics
+    ///
+    /// When the patch does not lie within the bytes.
+    #[inline]
+    pub fn send_patched<const N: usize>(&mut self, bytes: &[u8], at: usize, patch: &[u8; N]) {
+        let out = &mut self.record.out;
+        let start = out.len();
+        out.extend_from_slice(bytes);
+        out[start + at..][..N].copy_from_slice(patch);
+    }
+
     /// Sends `len` bytes of a file from `offset`, in order with [`send`](Self::send). When the file turns out to be
     /// shorter, the connection is reset: the peer was promised more.
     pub fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, len: u64) {

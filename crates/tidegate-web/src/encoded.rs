@@ -5,7 +5,7 @@
 //! that copy and nothing else.
 
 use tidegate_engine::Io;
-use tidegate_http::{HTTP_DATE_LEN, Method, ResponseEncoder, Status, format_http_date};
+use tidegate_http::{Method, ResponseEncoder, Status, format_http_date};
 
 use crate::date::http_date;
 use crate::delivery::Delivery;
@@ -88,16 +88,13 @@ impl Encoded {
     #[inline]
     pub(crate) fn send(&self, io: &mut Io<'_>, delivery: Delivery, more: &[u8]) {
         let date = http_date(io.unix_time());
-        let (before, rest) = self.bytes.split_at(self.date_at);
-        let rest = &rest[HTTP_DATE_LEN..];
-        let fields = self.fields_end - self.date_at - HTTP_DATE_LEN;
         let wants_body = delivery.method != Method::Head;
+        let end = if wants_body { self.bytes.len() } else { self.fields_end + b"\r\n".len() };
         if more.is_empty() {
-            let end = if wants_body { rest.len() } else { fields + b"\r\n".len() };
-            io.send_vectored(&[before, &date, &rest[..end]]);
+            io.send_patched(&self.bytes[..end], self.date_at, &date);
         } else {
-            let end = if wants_body { rest.len() } else { fields + b"\r\n".len() };
-            io.send_vectored(&[before, &date, &rest[..fields], more, &rest[fields..end]]);
+            io.send_patched(&self.bytes[..self.fields_end], self.date_at, &date);
+            io.send_vectored(&[more, &self.bytes[self.fields_end..end]]);
         }
         if let Some(FileSlice { file, offset, len }) = &self.file
             && wants_body
