@@ -3,21 +3,25 @@
 //! Any thread may ask. `submit_*` returns at once and never waits for a hash, the database or a place in the queue; `register`
 //! and `login` wait, and are for threads that may. What is decided about a user, is decided here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
 use crate::password::Hasher;
-use crate::pool::{Pool, Task};
+use crate::pool::{Desk, Pool};
 use crate::store::{self, Store};
-use crate::{AccountsError, Credentials};
+use crate::{AccountsError, Credentials, User};
 
 /// The users of a server. Several processes may have the same database open.
 ///
 /// Dropping it answers what waits with [`AccountsError::Closed`] and waits for the hashes that are being computed.
 #[derive(Debug)]
 pub struct Accounts {
-    pool: Pool,
+    /// What is done without a hash, so that nobody who floods the other pool with passwords holds it up.
+    pub(crate) quick: Pool,
+    /// What takes a hash.
+    pub(crate) pool: Pool,
 }
 
 /// How much work and memory accounts may take.
@@ -69,10 +73,14 @@ impl Accounts {
     pub fn open(url: &str, options: Options) -> Result<Self, AccountsError> {
         let path = store::path_of(url)?;
         let hasher = Hasher::new(options.memory_kib, options.passes)?;
-        let stores = (0..options.threads.max(1))
-            .map(|_| Store::open(&path, options.busy_timeout))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { pool: Pool::start(stores, hasher, options.queue)? })
+        let hasher = Arc::new(hasher);
+        let open = |threads| {
+            (0..threads).map(|_| Store::open(&path, options.busy_timeout)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            pool: Pool::start("accounts", open(options.threads.max(1))?, &hasher, options.queue)?,
+            quick: Pool::start("accounts-quick", open(1)?, &hasher, options.queue)?,
+        })
     }
 
     /// Asks for an account; `done` is called with the outcome on a thread of the pool.
@@ -86,7 +94,7 @@ impl Accounts {
         credentials: Credentials,
         done: impl FnOnce(Result<Outcome, AccountsError>) + Send + 'static,
     ) -> Result<(), AccountsError> {
-        self.pool.submit(register(kind, credentials), Box::new(done))
+        self.pool.submit(move |desk| register(desk, kind, &credentials), done)
     }
 
     /// Asks whether a password is right; `done` is called with the outcome on a thread of the pool.
@@ -99,7 +107,7 @@ impl Accounts {
         credentials: Credentials,
         done: impl FnOnce(Result<Outcome, AccountsError>) + Send + 'static,
     ) -> Result<(), AccountsError> {
-        self.pool.submit(login(credentials), Box::new(done))
+        self.pool.submit(move |desk| login(desk, &credentials), done)
     }
 
     /// Makes an account, and waits until it is made.
@@ -109,7 +117,7 @@ impl Accounts {
     /// What kept the request from being decided.
     pub fn register(&self, kind: i32, username: &[u8], password: &[u8]) -> Result<Outcome, AccountsError> {
         match Credentials::new(username, password) {
-            Ok(credentials) => self.wait_for(register(kind, credentials)),
+            Ok(credentials) => self.wait_for(move |desk| register(desk, kind, &credentials)),
             Err(_) => Ok(Outcome::Invalid),
         }
     }
@@ -121,36 +129,45 @@ impl Accounts {
     /// What kept the request from being decided.
     pub fn login(&self, username: &[u8], password: &[u8]) -> Result<Outcome, AccountsError> {
         match Credentials::new(username, password) {
-            Ok(credentials) => self.wait_for(login(credentials)),
+            Ok(credentials) => self.wait_for(move |desk| login(desk, &credentials)),
             Err(_) => Ok(Outcome::Invalid),
         }
     }
 
-    fn wait_for(&self, task: Task) -> Result<Outcome, AccountsError> {
+    fn wait_for(
+        &self,
+        task: impl FnOnce(&Desk<'_>) -> Result<Outcome, AccountsError> + Send + 'static,
+    ) -> Result<Outcome, AccountsError> {
         let (answer, answered) = bounded(1);
         // The receiver lives until the answer is there, so sending cannot fail.
-        self.pool.submit(task, Box::new(move |result| drop(answer.send(result))))?;
+        self.pool.submit(task, move |result| drop(answer.send(result)))?;
         answered.recv().unwrap_or(Err(AccountsError::Closed))
     }
 }
 
-fn register(kind: i32, credentials: Credentials) -> Task {
-    Box::new(move |store, hasher| {
-        // A taken name is told anyway, so it need not cost a hash.
-        if store.password_of(credentials.username())?.is_some() {
-            return Ok(Outcome::NameTaken);
-        }
-        let hash = hasher.hash(credentials.password())?;
-        // Another process may have taken the name meanwhile; the database decides.
-        let inserted = store.insert(credentials.username(), kind, &hash)?;
-        Ok(if inserted { Outcome::Done } else { Outcome::NameTaken })
-    })
+fn register(desk: &Desk<'_>, kind: i32, credentials: &Credentials) -> Result<Outcome, AccountsError> {
+    // A taken name is told anyway, so it need not cost a hash.
+    if desk.store.user(credentials.username())?.is_some() {
+        return Ok(Outcome::NameTaken);
+    }
+    let hash = desk.hasher.hash(credentials.password())?;
+    // Another process may have taken the name meanwhile; the database decides.
+    let inserted = desk.store.insert(credentials.username(), kind, &hash)?;
+    Ok(if inserted { Outcome::Done } else { Outcome::NameTaken })
 }
 
-fn login(credentials: Credentials) -> Task {
-    Box::new(move |store, hasher| {
-        let stored = store.password_of(credentials.username())?;
-        let right = hasher.verify(credentials.password(), stored.as_deref())?;
-        Ok(if right { Outcome::Done } else { Outcome::Refused })
-    })
+fn login(desk: &Desk<'_>, credentials: &Credentials) -> Result<Outcome, AccountsError> {
+    let right = check_password(desk, credentials)?.is_some();
+    Ok(if right { Outcome::Done } else { Outcome::Refused })
+}
+
+/// The user whose password this is.
+pub(crate) fn check_password(
+    desk: &Desk<'_>,
+    credentials: &Credentials,
+) -> Result<Option<User>, AccountsError> {
+    let found = desk.store.user(credentials.username())?;
+    let stored = found.as_ref().map(|(_, hash)| hash.as_str());
+    let right = desk.hasher.verify(credentials.password(), stored)?;
+    Ok(found.map(|(user, _)| user).filter(|_| right))
 }

@@ -42,13 +42,7 @@ impl Credentials {
     ///
     /// [`InvalidCredentials`] names the first rule that is broken.
     pub fn new(username: &[u8], password: &[u8]) -> Result<Self, InvalidCredentials> {
-        if !(1..=MAX_USERNAME).contains(&username.len()) {
-            return Err(InvalidCredentials::NameLength(username.len()));
-        }
-        let username = std::str::from_utf8(username).map_err(|_| InvalidCredentials::NameNotText)?;
-        if username.chars().any(char::is_control) {
-            return Err(InvalidCredentials::NameControl);
-        }
+        let username = check_name(username)?;
         if !(1..=MAX_PASSWORD).contains(&password.len()) {
             return Err(InvalidCredentials::PasswordLength(password.len()));
         }
@@ -64,6 +58,18 @@ impl Credentials {
     pub(crate) fn password(&self) -> &[u8] {
         &self.password
     }
+}
+
+/// The name as text, when an account can have it.
+pub(crate) fn check_name(username: &[u8]) -> Result<&str, InvalidCredentials> {
+    if !(1..=MAX_USERNAME).contains(&username.len()) {
+        return Err(InvalidCredentials::NameLength(username.len()));
+    }
+    let username = std::str::from_utf8(username).map_err(|_| InvalidCredentials::NameNotText)?;
+    if username.chars().any(char::is_control) {
+        return Err(InvalidCredentials::NameControl);
+    }
+    Ok(username)
 }
 
 impl fmt::Debug for Credentials {

@@ -62,6 +62,9 @@ pub enum AccountsError {
         /// What argon2 says.
         source: argon2::Error,
     },
+    /// The kernel gave no random bytes.
+    #[error("random bytes")]
+    Random(#[source] getrandom::Error),
     /// A thread of the pool could not be started.
     #[error("start a thread for accounts")]
     Thread(#[source] std::io::Error),

@@ -1,6 +1,6 @@
 //! Who may log in: users, password hashes and the bounded pool that checks them.
 //!
-//! Read [`Accounts`] and [`Credentials`] first. The invariant: a password is hashed on the pool's threads and nowhere else,
+//! Read [`Accounts`] and [`Credentials`] first, then [`Sessions`] for who stays logged in. The invariant: a password is hashed on the pool's threads and nowhere else,
 //! so that memory and time have a limit whoever asks. The crate knows no connection and no protocol.
 //!
 //! ```
@@ -20,12 +20,21 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod attempts;
 mod credentials;
 mod error;
 mod password;
 mod pool;
+mod session;
+mod sessions;
+mod signed;
 mod store;
+mod token;
 
 pub use accounts::{Accounts, Options, Outcome};
 pub use credentials::{Credentials, InvalidCredentials, MAX_PASSWORD, MAX_USERNAME};
 pub use error::AccountsError;
+pub use sessions::{Login, Session, SessionRules, Sessions};
+pub use signed::{DeviceKey, InvalidSignedLogin, SignedLogin};
+pub use store::User;
+pub use token::Token;

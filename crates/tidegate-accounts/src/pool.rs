@@ -1,44 +1,54 @@
 //! The threads that hash and ask the database, and the queue in front of them.
 //!
 //! The invariant: each job that the queue took is answered exactly once, on a thread of the pool, also when the pool is
-//! being closed and when a check panics. It decides nothing about users.
+//! being closed and when a check panics. It decides nothing about users, and knows no outcome's type.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::AccountsError;
 use crate::password::Hasher;
 use crate::store::Store;
-use crate::{AccountsError, Outcome};
 
-/// What is to be decided.
-pub(crate) type Task = Box<dyn FnOnce(&Store, &Hasher) -> Result<Outcome, AccountsError> + Send>;
+/// What a thread works with.
+#[derive(Debug)]
+pub(crate) struct Desk<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) hasher: &'a Hasher,
+}
 
-/// Who wants to know.
-pub(crate) type Done = Box<dyn FnOnce(Result<Outcome, AccountsError>) + Send>;
+/// A task with who wants to know; without a desk, why it is not carried out.
+type Job = Box<dyn FnOnce(Result<&Desk<'_>, AccountsError>) + Send>;
 
 /// A fixed number of threads behind a bounded queue.
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// `None` only while the pool is being dropped.
-    queue: Option<Sender<(Task, Done)>>,
+    queue: Option<Arc<Sender<Job>>>,
     threads: Vec<JoinHandle<()>>,
     closing: Arc<AtomicBool>,
 }
 
 impl Pool {
-    /// Starts one thread for each store.
-    pub(crate) fn start(stores: Vec<Store>, hasher: Hasher, queue: usize) -> Result<Self, AccountsError> {
+    /// Starts one thread for each store. Their names begin with `name`.
+    pub(crate) fn start(
+        name: &str,
+        stores: Vec<Store>,
+        hasher: &Arc<Hasher>,
+        queue: usize,
+    ) -> Result<Self, AccountsError> {
         let (sender, receiver) = bounded(queue.max(1));
-        let (hasher, closing) = (Arc::new(hasher), Arc::new(AtomicBool::new(false)));
-        let mut pool = Self { queue: Some(sender), threads: Vec::new(), closing: Arc::clone(&closing) };
+        let closing = Arc::new(AtomicBool::new(false));
+        let mut pool =
+            Self { queue: Some(Arc::new(sender)), threads: Vec::new(), closing: Arc::clone(&closing) };
         for (index, store) in stores.into_iter().enumerate() {
-            let (receiver, hasher, closing) = (receiver.clone(), Arc::clone(&hasher), Arc::clone(&closing));
+            let (receiver, hasher, closing) = (receiver.clone(), Arc::clone(hasher), Arc::clone(&closing));
             let thread = thread::Builder::new()
-                .name(format!("accounts-{index}"))
+                .name(format!("{name}-{index}"))
                 .spawn(move || run(&receiver, &store, &hasher, &closing))
                 .map_err(AccountsError::Thread)?;
             pool.threads.push(thread);
@@ -46,13 +56,62 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Queues a job; `done` is called unless this is an error.
-    pub(crate) fn submit(&self, task: Task, done: Done) -> Result<(), AccountsError> {
+    /// Queues a job; `done` is called on a thread of the pool unless this is an error.
+    pub(crate) fn submit<T: 'static>(
+        &self,
+        task: impl FnOnce(&Desk<'_>) -> Result<T, AccountsError> + Send + 'static,
+        done: impl FnOnce(Result<T, AccountsError>) + Send + 'static,
+    ) -> Result<(), AccountsError> {
         let Some(queue) = &self.queue else { return Err(AccountsError::Closed) };
-        queue.try_send((task, done)).map_err(|error| match error {
-            TrySendError::Full(_) => AccountsError::Busy,
-            TrySendError::Disconnected(_) => AccountsError::Closed,
-        })
+        queue.try_send(job(task, done)).map_err(|error| refusal(&error))
+    }
+
+    /// A way into the queue for jobs of another pool.
+    pub(crate) fn entrance(&self) -> Entrance {
+        Entrance { queue: self.queue.as_ref().map(Arc::downgrade).unwrap_or_default() }
+    }
+}
+
+/// See [`Pool::entrance`]. It does not keep the pool from ending.
+#[derive(Clone, Debug)]
+pub(crate) struct Entrance {
+    queue: Weak<Sender<Job>>,
+}
+
+impl Entrance {
+    /// Queues a job; `done` is called in any case, and here when there is no room.
+    pub(crate) fn pass_on<T: 'static>(
+        &self,
+        task: impl FnOnce(&Desk<'_>) -> Result<T, AccountsError> + Send + 'static,
+        done: impl FnOnce(Result<T, AccountsError>) + Send + 'static,
+    ) {
+        let job = job(task, done);
+        let queued = match self.queue.upgrade() {
+            Some(queue) => queue.try_send(job),
+            None => Err(TrySendError::Disconnected(job)),
+        };
+        if let Err(error) = queued {
+            let refusal = refusal(&error);
+            error.into_inner()(Err(refusal));
+        }
+    }
+}
+
+fn job<T: 'static>(
+    task: impl FnOnce(&Desk<'_>) -> Result<T, AccountsError> + Send + 'static,
+    done: impl FnOnce(Result<T, AccountsError>) + Send + 'static,
+) -> Job {
+    Box::new(move |desk| {
+        done(desk.and_then(|desk| {
+            catch_unwind(AssertUnwindSafe(|| task(desk))).unwrap_or(Err(AccountsError::Panicked))
+        }));
+    })
+}
+
+const fn refusal(error: &TrySendError<Job>) -> AccountsError {
+    match error {
+        TrySendError::Full(_) => AccountsError::Busy,
+        TrySendError::Disconnected(_) => AccountsError::Closed,
     }
 }
 
@@ -70,14 +129,11 @@ impl Drop for Pool {
     }
 }
 
-fn run(queue: &Receiver<(Task, Done)>, store: &Store, hasher: &Hasher, closing: &AtomicBool) {
-    for (task, done) in queue {
-        let result = if closing.load(Ordering::Relaxed) {
-            Err(AccountsError::Closed)
-        } else {
-            catch_unwind(AssertUnwindSafe(|| task(store, hasher))).unwrap_or(Err(AccountsError::Panicked))
-        };
-        if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+fn run(queue: &Receiver<Job>, store: &Store, hasher: &Hasher, closing: &AtomicBool) {
+    let desk = Desk { store, hasher };
+    for job in queue {
+        let desk = if closing.load(Ordering::Relaxed) { Err(AccountsError::Closed) } else { Ok(&desk) };
+        if catch_unwind(AssertUnwindSafe(|| job(desk))).is_err() {
             tracing::error!("the receiver of an answer about an account panicked");
         }
     }
@@ -86,6 +142,7 @@ fn run(queue: &Receiver<(Task, Done)>, store: &Store, hasher: &Hasher, closing: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Outcome;
     use std::time::Duration;
 
     const WAIT: Duration = Duration::from_secs(30);
@@ -94,11 +151,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("accounts.db");
         let stores = (0..threads).map(|_| Store::open(&path, WAIT).unwrap()).collect();
-        (dir, Pool::start(stores, Hasher::new(8, 1).unwrap(), queue).unwrap())
+        let hasher = Arc::new(Hasher::new(8, 1).unwrap());
+        (dir, Pool::start("accounts", stores, &hasher, queue).unwrap())
     }
 
-    fn done_task() -> Task {
-        Box::new(|_, _| Ok(Outcome::Done))
+    fn done_task(_: &Desk<'_>) -> Result<Outcome, AccountsError> {
+        Ok(Outcome::Done)
     }
 
     #[test]
@@ -107,20 +165,20 @@ mod tests {
         let (started, has_started) = bounded::<()>(1);
         let (release, released) = bounded::<()>(1);
         let (answer, answers) = bounded(8);
-        let answering = |name: &'static str| -> Done {
+        let answering = |name: &'static str| {
             let answer = answer.clone();
-            Box::new(move |result| answer.send((name, result)).unwrap())
+            move |result| answer.send((name, result)).unwrap()
         };
-        let running: Task = Box::new(move |_, _| {
+        let running = move |_: &Desk<'_>| {
             started.send(()).unwrap();
             released.recv().unwrap();
             Ok(Outcome::Refused)
-        });
+        };
         pool.submit(running, answering("running")).unwrap();
         has_started.recv_timeout(WAIT).unwrap();
-        pool.submit(done_task(), answering("first")).unwrap();
-        pool.submit(done_task(), answering("second")).unwrap();
-        let over = pool.submit(done_task(), answering("over"));
+        pool.submit(done_task, answering("first")).unwrap();
+        pool.submit(done_task, answering("second")).unwrap();
+        let over = pool.submit(done_task, answering("over"));
         assert!(matches!(over, Err(AccountsError::Busy)), "{over:?}");
 
         pool.closing.store(true, Ordering::Relaxed);
@@ -137,11 +195,11 @@ mod tests {
         let (_dir, pool) = pool(1, 8);
         let (answer, answers) = bounded(8);
         let second = answer.clone();
-        pool.submit(Box::new(|_, _| panic!("a bug")), Box::new(move |result| answer.send(result).unwrap()))
-            .unwrap();
+        let bug = |_: &Desk<'_>| -> Result<Outcome, AccountsError> { panic!("a bug") };
+        pool.submit(bug, move |result| answer.send(result).unwrap()).unwrap();
         assert!(matches!(answers.recv_timeout(WAIT).unwrap(), Err(AccountsError::Panicked)));
-        pool.submit(done_task(), Box::new(|_| panic!("another bug"))).unwrap();
-        pool.submit(done_task(), Box::new(move |result| second.send(result).unwrap())).unwrap();
+        pool.submit(done_task, |_| panic!("another bug")).unwrap();
+        pool.submit(done_task, move |result| second.send(result).unwrap()).unwrap();
         assert!(matches!(answers.recv_timeout(WAIT).unwrap(), Ok(Outcome::Done)));
     }
 
@@ -151,21 +209,34 @@ mod tests {
         let pool = Arc::new(pool);
         let (release, released) = bounded::<Arc<Pool>>(1);
         let (answer, answers) = bounded(1);
-        let done: Done = Box::new(move |_| {
+        let done = move |_| {
             drop(released.recv().unwrap());
             answer.send(()).unwrap();
-        });
-        pool.submit(done_task(), done).unwrap();
+        };
+        pool.submit(done_task, done).unwrap();
         release.send(pool).unwrap();
         answers.recv_timeout(WAIT).unwrap();
+    }
+
+    #[test]
+    fn a_job_that_is_passed_on_to_a_closed_pool_is_answered() {
+        let (_dir, pool) = pool(1, 8);
+        let entrance = pool.entrance();
+        let (answer, answers) = bounded(2);
+        let second = answer.clone();
+        entrance.pass_on(done_task, move |result| answer.send(result).unwrap());
+        assert!(matches!(answers.recv_timeout(WAIT).unwrap(), Ok(Outcome::Done)));
+        drop(pool);
+        entrance.pass_on(done_task, move |result| second.send(result).unwrap());
+        assert!(matches!(answers.recv_timeout(WAIT).unwrap(), Err(AccountsError::Closed)));
     }
 
     #[test]
     fn threads_carry_their_name() {
         let (_dir, pool) = pool(2, 8);
         let (answer, answers) = bounded(1);
-        let done: Done = Box::new(move |_| answer.send(thread::current().name().map(str::to_owned)).unwrap());
-        pool.submit(done_task(), done).unwrap();
+        let done = move |_| answer.send(thread::current().name().map(str::to_owned)).unwrap();
+        pool.submit(done_task, done).unwrap();
         let name = answers.recv_timeout(WAIT).unwrap().unwrap();
         assert!(["accounts-0", "accounts-1"].contains(&name.as_str()), "{name}");
     }

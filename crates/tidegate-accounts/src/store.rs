@@ -18,7 +18,33 @@ use crate::AccountsError;
 /// One connection to the database; each thread of the pool has its own.
 #[derive(Debug)]
 pub(crate) struct Store {
-    db: Connection,
+    pub(crate) db: Connection,
+}
+
+/// Somebody who has an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub(crate) id: i64,
+    name: String,
+    kind: i32,
+}
+
+impl User {
+    pub(crate) const fn new(id: i64, name: String, kind: i32) -> Self {
+        Self { id, name, kind }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the one who registered it said it was; the meaning is the program's.
+    #[must_use]
+    pub const fn kind(&self) -> i32 {
+        self.kind
+    }
 }
 
 /// The file that `url` names.
@@ -58,10 +84,14 @@ impl Store {
         Ok(Self { db })
     }
 
-    /// The stored hash of a user's password, if there is such a user.
-    pub(crate) fn password_of(&self, username: &str) -> Result<Option<String>, AccountsError> {
-        let mut query = self.db.prepare_cached("SELECT password FROM users WHERE name = ?1")?;
-        Ok(query.query_row([username], |row| row.get(0)).optional()?)
+    /// A user, and the stored hash of the password.
+    pub(crate) fn user(&self, username: &str) -> Result<Option<(User, String)>, AccountsError> {
+        let mut query = self.db.prepare_cached("SELECT id, kind, password FROM users WHERE name = ?1")?;
+        let found = query.query_row([username], |row| {
+            let user = User::new(row.get(0)?, username.to_owned(), row.get(1)?);
+            Ok((user, row.get(2)?))
+        });
+        Ok(found.optional()?)
     }
 
     /// Adds a user; `false` when the name is taken.
@@ -75,18 +105,43 @@ impl Store {
 }
 
 /// What leads from one schema version to the next; version 0 is an empty file. Entries are only ever added.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE users (
+const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE users (
         id         INTEGER PRIMARY KEY,
         name       TEXT    NOT NULL UNIQUE,
         kind       INTEGER NOT NULL,
         password   TEXT    NOT NULL,   -- PHC string
         created_at INTEGER NOT NULL    -- Unix time in seconds
-     ) STRICT"];
+     ) STRICT",
+    "ALTER TABLE users ADD COLUMN device_key BLOB;   -- 32 bytes, or NULL
+     CREATE TABLE sessions (
+        token      BLOB    PRIMARY KEY,   -- SHA-256 of what the client has
+        user       INTEGER NOT NULL REFERENCES users (id),
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX sessions_of_user ON sessions (user, created_at);
+     CREATE INDEX sessions_by_end ON sessions (expires_at);
+     CREATE TABLE salts (
+        user       INTEGER NOT NULL REFERENCES users (id),
+        salt       TEXT    NOT NULL,
+        expires_at INTEGER NOT NULL,
+        PRIMARY KEY (user, salt)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX salts_by_end ON salts (expires_at);
+     CREATE TABLE attempts (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,   -- older rows have smaller ones
+        who        TEXT    NOT NULL UNIQUE,
+        count      INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX attempts_by_end ON attempts (expires_at)",
+];
 
 /// The schema version that this program writes.
-const KNOWN_VERSION: i64 = 1;
+const KNOWN_VERSION: i64 = 2;
 
-const _: () = assert!(MIGRATIONS.len() == 1 && KNOWN_VERSION == 1, "one migration leads to each version");
+const _: () = assert!(MIGRATIONS.len() == 2 && KNOWN_VERSION == 2, "one migration leads to each version");
 
 /// Makes the file with a mode that keeps the hashes from other users of the machine. SQLite gives its side files the mode of
 /// the database, and leaves one that is there as it is.
@@ -174,8 +229,11 @@ mod tests {
         assert!(store.insert("Ada", 7, "third").unwrap());
         drop(store);
         let store = Store::open(&path, WAIT).unwrap();
-        assert_eq!(store.password_of("ada").unwrap().as_deref(), Some("hash"));
-        assert_eq!(store.password_of("nobody").unwrap(), None);
+        assert_eq!(
+            store.user("ada").unwrap().map(|(user, hash)| (user.kind, hash)),
+            Some((7, "hash".to_owned()))
+        );
+        assert_eq!(store.user("nobody").unwrap(), None);
     }
 
     #[test]
@@ -199,9 +257,22 @@ mod tests {
         drop(newer);
         let before = std::fs::read(&path).unwrap();
         let error = Store::open(&path, WAIT).unwrap_err();
-        assert!(matches!(error, AccountsError::NewerSchema { found: 2, known: 1, .. }), "{error}");
-        assert!(error.to_string().ends_with("has schema version 2, and this program knows versions up to 1"));
+        assert!(matches!(error, AccountsError::NewerSchema { found: 3, known: 2, .. }), "{error}");
+        assert!(error.to_string().ends_with("has schema version 3, and this program knows versions up to 2"));
         assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_is_brought_up_to_date() {
+        let (_dir, path) = database();
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch("INSERT INTO users VALUES (5, 'ada', 7, 'hash', 0); PRAGMA user_version = 1")
+            .unwrap();
+        drop(old);
+        let store = Store::open(&path, WAIT).unwrap();
+        assert_eq!(store.user("ada").unwrap(), Some((User::new(5, "ada".into(), 7), "hash".to_owned())));
+        assert_eq!(schema_version(&store.db).unwrap(), 2);
     }
 
     #[test]
@@ -220,7 +291,7 @@ mod tests {
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert!(matches!(store.insert("ada", 7, "hash"), Err(AccountsError::Busy)));
-        assert_eq!(store.password_of("ada").unwrap(), None, "a writer does not stop readers");
+        assert_eq!(store.user("ada").unwrap(), None, "a writer does not stop readers");
         other.execute_batch("ROLLBACK").unwrap();
         assert!(store.insert("ada", 7, "hash").unwrap());
     }

@@ -158,6 +158,11 @@ pub(crate) enum CommandArgs {
     },
     /// Makes a certificate and its key, for a first try of TLS
     Cert(CertArgs),
+    /// Prints a line for a file of users, with the hash of a password that is read from standard input
+    Password {
+        /// The name of the user
+        user: String,
+    },
     /// Sends requests to a message gateway
     #[command(subcommand)]
     Msg(MsgArgs),
@@ -308,6 +313,12 @@ pub(crate) enum LogArgs {
         /// The least severity: trace, debug, info, warn, error or fatal
         #[arg(long, value_name = "LEVEL", default_value = "trace", value_parser = severity)]
         level: Severity,
+        /// Only records of this target and those below it, as tidegate_web::access
+        #[arg(long, value_name = "TARGET")]
+        target: Option<String>,
+        /// Only what the records say, as lines of an access log are to be read by other programs
+        #[arg(long, conflicts_with = "json")]
+        body: bool,
         /// The records as they are stored, one JSON object on each line
         #[arg(long)]
         json: bool,

@@ -17,11 +17,11 @@ use crate::connections::{self, Listing};
 use crate::control::{self, StopKind};
 use crate::failure::Failure;
 use crate::latency::{self, Study};
-use crate::log_tail::{self, Tailing};
+use crate::log_tail::{self, TailForm, Tailing};
 use crate::msg::{self, Ask, Login, Message};
 use crate::orders::{self, Order, Whose};
 use crate::output::Form;
-use crate::{configuration, run};
+use crate::{configuration, run, users};
 
 /// A command, and where the configuration for it is.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ enum Command {
     Config(Form),
     Cert(SelfSigned),
     Message(Message),
+    /// For this user.
+    Password(String),
     Latency(Study),
     LogTail(Tailing),
     Start,
@@ -76,8 +78,9 @@ impl Request {
             Command::Config(form) => configuration::show(options, form),
             Command::Cert(wanted) => cert::make(&wanted),
             Command::Message(message) => msg::send(&message),
+            Command::Password(user) => users::print_line(&user),
             Command::Latency(study) => latency::tell(&study),
-            Command::LogTail(tailing) => log_tail::tail(options, tailing),
+            Command::LogTail(tailing) => log_tail::tail(options, &tailing),
             Command::Start => run::start(options),
             Command::Bench(bench) => bench::carry_out(*bench),
         }
@@ -115,9 +118,15 @@ impl Command {
             CommandArgs::Msg(typed) => (ConfigArgs::default(), Self::Message(message(typed))),
             CommandArgs::Latency(typed) => (ConfigArgs::default(), Self::Latency(study(typed))),
             CommandArgs::Bench(typed) => (ConfigArgs::default(), Self::Bench(Box::new(typed))),
-            CommandArgs::Log(LogArgs::Tail { config, follow, lines, level, json }) => {
-                let options = tidegate::log::TailOptions { lines, least: level, follow };
-                (config, Self::LogTail(Tailing { options, form: Form::of(json) }))
+            CommandArgs::Password { user } => (ConfigArgs::default(), Self::Password(user)),
+            CommandArgs::Log(LogArgs::Tail { config, follow, lines, level, target, body, json }) => {
+                let options = tidegate::log::TailOptions { lines, least: level, target, follow };
+                let form = match (body, json) {
+                    (true, _) => TailForm::Body,
+                    (false, true) => TailForm::Json,
+                    (false, false) => TailForm::Text,
+                };
+                (config, Self::LogTail(Tailing { options, form }))
             }
         }
     }

@@ -27,6 +27,7 @@ mod process;
 mod run;
 mod status_table;
 mod table;
+mod users;
 
 use std::process::ExitCode;
 

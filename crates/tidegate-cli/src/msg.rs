@@ -82,7 +82,7 @@ impl<'a> Request<'a> {
     fn of(ask: &'a Ask) -> anyhow::Result<Self> {
         let password = |login: &Login| match &login.password {
             Some(password) => Ok(password.clone().into_bytes()),
-            None => password::read(),
+            None => password::read(", or --password"),
         };
         Ok(match ask {
             Ask::Ping => Self::Ping,

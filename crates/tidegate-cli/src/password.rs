@@ -8,29 +8,29 @@ use std::io::{self, BufRead, IsTerminal, Read, StdinLock, Write};
 use anyhow::{Context, bail};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Reads the password.
-pub(crate) fn read() -> anyhow::Result<Vec<u8>> {
+/// Reads the password. `otherwise` is what can be done when there is none, for the message.
+pub(crate) fn read(otherwise: &str) -> anyhow::Result<Vec<u8>> {
     let mut stdin = io::stdin().lock();
     if !stdin.is_terminal() {
-        return line(&mut stdin);
+        return line(&mut stdin, otherwise);
     }
     // A prompt that cannot be shown does not keep anybody from typing.
     let _ = write!(io::stderr(), "password: ");
     let echo = Hidden::new(&stdin).context("hiding the password on the terminal")?;
-    let password = line(&mut stdin);
+    let password = line(&mut stdin, otherwise);
     drop(echo);
     // The line end that was typed was not shown either.
     let _ = writeln!(io::stderr());
     password
 }
 
-fn line(input: &mut impl BufRead) -> anyhow::Result<Vec<u8>> {
+fn line(input: &mut impl BufRead, otherwise: &str) -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
     input.take(MAX_LINE).read_until(b'\n', &mut line).context("reading the password from standard input")?;
     let password = line.strip_suffix(b"\n").unwrap_or(&line);
     let password = password.strip_suffix(b"\r").unwrap_or(password);
     if password.is_empty() {
-        bail!("no password: give one with --password, or as a line on standard input");
+        bail!("no password: expected a line on standard input{otherwise}");
     }
     Ok(password.to_vec())
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn check(input: &[u8], expected: &[u8]) {
-        assert_eq!(line(&mut &input[..]).unwrap(), expected);
+        assert_eq!(line(&mut &input[..], "").unwrap(), expected);
     }
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn nothing_is_no_password() {
-        assert!(line(&mut &b""[..]).is_err());
-        assert!(line(&mut &b"\n"[..]).is_err());
+        assert!(line(&mut &b""[..], "").is_err());
+        assert!(line(&mut &b"\n"[..], "").is_err());
     }
 }

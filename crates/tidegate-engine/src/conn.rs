@@ -49,6 +49,8 @@ pub(crate) struct Conn {
     pub(crate) send_later: bool,
     /// Output that the reactor has taken waits for the kernel.
     pub(crate) stalled: bool,
+    /// The service is to be told when all output has been taken.
+    pub(crate) awaits_sent: bool,
     /// Stands in the loop's list of connections that go on without a completion.
     pub(crate) listed: bool,
     /// It came through a Unix socket, whoever its peer is.
@@ -227,6 +229,7 @@ impl Conn {
             reading_paused: false,
             send_later: false,
             stalled: false,
+            awaits_sent: false,
             listed: false,
             is_unix: peer == PeerAddress::Unix,
             counted: false,

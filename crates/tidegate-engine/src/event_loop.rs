@@ -303,6 +303,11 @@ impl<R: Reactor> Loop<R> {
             return;
         }
         let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.awaits_sent && is_sent(conn, &mut self.reactor) {
+            conn.awaits_sent = false;
+            self.event(token, Event::Sent);
+        }
+        let Some(conn) = self.conns.get_mut(token) else { return };
         let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
         let freed = conn.squeezed && !self.memory.squeezes(conn);
         conn.squeezed &= !freed;
@@ -328,7 +333,8 @@ impl<R: Reactor> Loop<R> {
     /// Calls a callback that takes no input, and does what it answers.
     fn notify(&mut self, token: Token, event: Event) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if conn.state != State::Open {
+        let ending = matches!(conn.state, State::Flushing(_) | State::Lingering(_));
+        if conn.state != State::Open && !(ending && matches!(event, Event::Sent)) {
             return;
         }
         if conn.away {
@@ -400,7 +406,8 @@ impl<R: Reactor> Loop<R> {
         let short = self.memory.squeezes(conn);
         let freed = conn.squeezed && !short;
         conn.squeezed |= short;
-        if (drained || freed || conn.send_later) && !conn.listed && !lent {
+        let sent = conn.awaits_sent && is_sent(conn, &mut self.reactor);
+        if (drained || freed || sent || conn.send_later) && !conn.listed && !lent {
             conn.listed = true;
             self.again.push(token);
         }
@@ -426,4 +433,16 @@ impl<R: Reactor> Loop<R> {
             self.arm_deadline(token);
         }
     }
+}
+
+/// Whether the kernel has all output of a connection. What the reactor still has of it is waited for.
+fn is_sent(conn: &Conn, reactor: &mut impl Reactor) -> bool {
+    if conn.output.is_some() || conn.unheard.is_some() {
+        return false;
+    }
+    let unsent = reactor.unsent(conn.who.id);
+    if unsent {
+        reactor.await_writable(conn.who.id);
+    }
+    !unsent
 }

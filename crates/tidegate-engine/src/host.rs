@@ -76,6 +76,7 @@ pub(crate) enum Event {
     Note(Box<dyn Any + Send>),
     Timer(TimerToken),
     Drained,
+    Sent,
     Deadline(Phase),
     /// A body is too slow.
     Slow,
@@ -195,6 +196,7 @@ impl<S: Service> Hosted for Host<S> {
             },
             Event::Timer(token) => service.on_timer(io, session, token),
             Event::Drained => service.on_drained(io, session),
+            Event::Sent => service.on_sent(io, session),
             Event::Deadline(phase) => service.on_deadline(io, session, phase),
             Event::Slow => {
                 let flow = service.on_deadline(io, session, Phase::Body);
@@ -421,6 +423,7 @@ impl Event {
             Self::Note(_) => Callback::Note,
             Self::Timer(_) => Callback::Timer,
             Self::Drained => Callback::Drained,
+            Self::Sent => Callback::Sent,
             Self::Deadline(_) | Self::Slow => Callback::Deadline,
             Self::Eof => Callback::Eof,
             Self::Retire => Callback::Retire,

@@ -142,6 +142,7 @@ impl Turn {
                 conn.reading.enter(phase, self.now);
             }
         }
+        conn.awaits_sent |= std::mem::take(&mut self.record.tell_sent);
         if !self.record.timers.is_empty() {
             self.set_timers(conn);
         }
@@ -248,6 +249,12 @@ impl Io<'_> {
         if len > 0 {
             self.record.files.push((self.record.out.len(), FilePart { file, offset, len }));
         }
+    }
+
+    /// Calls [`on_sent`](crate::Service::on_sent) once when the kernel has taken all output of this connection. To be asked
+    /// for again each time; asked for twice before that, it is told once.
+    pub fn tell_when_sent(&mut self) {
+        self.record.tell_sent = true;
     }
 
     /// Stops receiving from the peer once the present callback has returned; complete messages wait too.

@@ -107,6 +107,7 @@ pub(crate) enum Callback {
     Close = 8,
     ConnectFailed = 9,
     Datagram = 10,
+    Sent = 11,
 }
 
 impl Callback {
@@ -116,7 +117,7 @@ impl Callback {
     }
 }
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "on_open",
     "decode or on_message",
     "on_note",
@@ -128,6 +129,7 @@ const NAMES: [&str; 11] = [
     "on_close",
     "on_connect_failed",
     "on_datagram",
+    "on_sent",
 ];
 
 /// What a loop is in, as another thread or process sees it: only roughly the same moment for all of it.
@@ -209,19 +211,27 @@ pub struct Metrics {
     listeners: usize,
     /// [`LISTENER_WORDS`], or what they were in the program that made the words.
     listener_words: usize,
+    /// No more are looked at.
+    max_places: usize,
 }
 
 impl Metrics {
     /// How many words `processes` processes with `listeners` listeners need.
     #[must_use]
     pub const fn words_needed(processes: usize, listeners: usize) -> usize {
-        processes * (HEAD_WORDS + listeners * LISTENER_WORDS)
+        processes * stride(listeners)
     }
 
     /// A view of `words`, which were zero when they were new.
     #[must_use]
     pub fn new(words: Arc<dyn Words>, listeners: usize) -> Self {
-        Self { words, listeners, listener_words: LISTENER_WORDS }
+        Self { words, listeners, listener_words: LISTENER_WORDS, max_places: usize::MAX }
+    }
+
+    /// The places in the first `words` words, behind which something else stands.
+    #[must_use]
+    pub fn in_first(self, words: usize) -> Self {
+        Self { max_places: words / self.stride(), ..self }
     }
 
     /// The view of words that another version of this program has made, with so many for each listener. What it does not
@@ -248,7 +258,7 @@ impl Metrics {
     /// How many places for processes there are.
     #[must_use]
     pub fn processes(&self) -> usize {
-        self.words.words().len() / self.stride()
+        (self.words.words().len() / self.stride()).min(self.max_places)
     }
 
     /// How many words each listener has.
@@ -282,6 +292,11 @@ impl Metrics {
     fn stride(&self) -> usize {
         HEAD_WORDS + self.listeners * self.listener_words
     }
+}
+
+/// Words of a process.
+const fn stride(listeners: usize) -> usize {
+    HEAD_WORDS + listeners * LISTENER_WORDS
 }
 
 /// The counters of one process.

@@ -114,6 +114,10 @@ reasons! {
     SLOW_READER = 35, "slow-reader", Reset;
     /// The peer's address has as many connections as the service lets it have.
     ADDRESS_LIMIT = 36, "address-limit", Reset;
+    /// A handler of a request did not answer in time.
+    HANDLER_TIMEOUT = 37, "handler-timeout", Fin;
+    /// The program could not make the rest of what it was sending.
+    STREAM_BROKEN = 38, "stream-broken", Reset;
 }
 
 impl Reason {

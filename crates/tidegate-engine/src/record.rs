@@ -24,6 +24,8 @@ pub(crate) struct Record {
     pub(crate) pause: Option<bool>,
     /// What is to be awaited between messages.
     pub(crate) expect: Option<Phase>,
+    /// The service is to be told when its output has been taken.
+    pub(crate) tell_sent: bool,
     /// Timers to set and to take back, in this order.
     pub(crate) timers: Vec<TimerWish>,
     /// What is to be done at the end of the turn.
@@ -128,6 +130,7 @@ impl Record {
         self.clear_output();
         self.pause = None;
         self.expect = None;
+        self.tell_sent = false;
         self.timers.clear();
         self.wishes.clear();
         self.counts.clear();

@@ -13,7 +13,7 @@ use crate::{ConnectFailed, Instant, Io, Reason};
 /// A protocol and what is done with its messages. One instance serves all connections of a listener in one event loop.
 ///
 /// For each connection the calls come in this order, one at a time: `on_open`; then any number of `decode`, `on_message`,
-/// `on_note`, `on_timer`, `on_drained`, `on_deadline`, `on_eof`, `on_retire`; last, exactly once, `on_close`. A connection that
+/// `on_note`, `on_timer`, `on_drained`, `on_sent`, `on_deadline`, `on_eof`, `on_retire`; last, exactly once, `on_close`. A connection that
 /// `on_open` refused sees no further call. A panic in a callback closes that connection with [`Reason::PANIC`]; the other
 /// connections live on.
 pub trait Service: Send + Sync + 'static {
@@ -62,6 +62,14 @@ pub trait Service: Send + Sync + 'static {
     /// counts from that moment on ([`Io::queued_bytes`]), also when the kernel then takes all of it at once: a service
     /// that sends without end sends until it is over the mark, and goes on from here.
     fn on_drained(&self, _io: &mut Io<'_>, _session: &mut Self::Session) -> Flow {
+        Flow::Continue
+    }
+
+    /// All that was sent when [`Io::tell_when_sent`] was called has been taken by the kernel, and so has what was sent since.
+    /// Called at the end of the turn in which the last of it was; also after [`Flow::CloseAfterFlush`], when only
+    /// [`Flow::Abort`] means anything, and right before `on_close` when the peer has ended in order by then. Of a connection that breaks
+    /// before all has been taken, only `on_close` tells.
+    fn on_sent(&self, _io: &mut Io<'_>, _session: &mut Self::Session) -> Flow {
         Flow::Continue
     }
 

@@ -51,7 +51,7 @@ pub use layer::TidegateLayer;
 pub use levels::{Levels, LevelsError};
 pub use recent::Recent;
 pub use record::{MAX_LINE_BYTES, Record, RecordError, Resource, Severity, UnknownSeverity};
-pub use render::{Colour, render, render_record};
+pub use render::{Colour, render, render_body, render_record};
 pub use server::{LogServer, LogSession};
 pub use store::{SharedStore, Store, StoreCounts, StoreError, StoreOptions};
 pub use tail::{Tail, TailOptions};

@@ -41,6 +41,24 @@ pub fn render(line: &[u8], colour: Colour, out: &mut String) {
     }
 }
 
+/// Appends what a stored line says without who says it and when, newline included: the lines of an access log for programs
+/// that read such. Several lines stay several; a line that is no record is shown as it is.
+///
+/// ```
+/// use tidegate_log::render_body;
+/// let line = br#"{"time":"2026-01-31T23:59:59Z","severity":"INFO","body":"192.0.2.1 - -","attributes":{"by":3}}"#;
+/// let mut text = String::new();
+/// render_body(line, &mut text);
+/// assert_eq!(text, "192.0.2.1 - -\n");
+/// ```
+pub fn render_body(line: &[u8], out: &mut String) {
+    let Ok(record) = Record::parse(line) else { return render(line, Colour::Off, out) };
+    for line in record.body.lines() {
+        push_clean(line, out);
+        out.push('\n');
+    }
+}
+
 /// Appends a record in the form for people, newline included.
 pub fn render_record(record: &Record, colour: Colour, out: &mut String) {
     let paint = Paint { on: colour == Colour::On };

@@ -16,19 +16,21 @@ use crate::files::{self, FileName};
 use crate::{MAX_LINE_BYTES, Record, Severity};
 
 /// What a [`Tail`] returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailOptions {
     /// How many of the lines that are there at the start. Default 100.
     pub lines: usize,
     /// The least severity of a record. Lines that are no records count as the highest. Default: all.
     pub least: Severity,
+    /// Only records of this target, or of one below it: `tidegate_web` is also `tidegate_web::access`. Default: all.
+    pub target: Option<String>,
     /// Whether to wait for more. Default: no.
     pub follow: bool,
 }
 
 impl Default for TailOptions {
     fn default() -> Self {
-        Self { lines: 100, least: Severity::Trace, follow: false }
+        Self { lines: 100, least: Severity::Trace, target: None, follow: false }
     }
 }
 
@@ -63,7 +65,7 @@ impl Tail {
         let dir = dir.into();
         let mut tail = Self { dir, options, ready: VecDeque::new(), read: BTreeMap::new() };
         for file in files::list(&tail.dir)?.into_iter().rev() {
-            let wanted = options.lines - tail.ready.len();
+            let wanted = tail.options.lines - tail.ready.len();
             let end = tail.read_backwards(&file.path, file.bytes, wanted)?;
             tail.read.insert(file.name, end);
         }
@@ -157,8 +159,14 @@ impl Tail {
     }
 
     fn wants(&self, line: &[u8]) -> bool {
-        self.options.least == Severity::Trace
-            || Record::parse(line).map_or(true, |record| record.severity >= self.options.least)
+        let TailOptions { least, target, .. } = &self.options;
+        match (least, target) {
+            (Severity::Trace, None) => true,
+            (least, None) => Record::parse(line).map_or(true, |record| record.severity >= *least),
+            // A line that is no record has no target.
+            (least, Some(target)) => Record::parse(line)
+                .is_ok_and(|record| record.severity >= *least && is_below(&record.target, target)),
+        }
     }
 }
 
@@ -180,6 +188,11 @@ impl Iterator for Tail {
             }
         }
     }
+}
+
+/// Whether a target is this one, or one below it.
+fn is_below(target: &str, above: &str) -> bool {
+    target.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Where the last line of a block begins, which ends with a newline and begins at `start` in its file; `None` when it may
@@ -287,10 +300,27 @@ mod tests {
         let text =
             [line("ERROR"), line("WARN"), line("INFO"), line("DEBUG"), "no record\n".to_owned()].concat();
         write(dir.path(), "2026-01-31.0", &text);
-        let options = TailOptions { lines: 2, least: Severity::Warn, follow: false };
+        let options = TailOptions { lines: 2, least: Severity::Warn, ..TailOptions::default() };
         let mut tail = Tail::open(dir.path(), options).unwrap();
         append(dir.path(), "2026-01-31.0", &[line("TRACE"), line("FATAL")].concat());
         assert_eq!(rest(&mut tail), [line("WARN"), "no record\n".to_owned(), line("FATAL")].concat());
+    }
+
+    #[test]
+    fn only_records_of_the_target_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |target| {
+            format!("{{\"time\":\"2026-01-31T00:00:00Z\",\"severity\":\"INFO\",\"target\":\"{target}\"}}\n")
+        };
+        let all = ["a::b", "a", "ab", "a::b::c", "c"].map(line).concat();
+        write(dir.path(), "2026-01-31.0", &(all + "no record\n"));
+        let of = |target: &str, lines| {
+            let options = TailOptions { lines, target: Some(target.to_owned()), ..TailOptions::default() };
+            rest(&mut Tail::open(dir.path(), options).unwrap())
+        };
+        assert_eq!(of("a", 9), ["a::b", "a", "a::b::c"].map(line).concat());
+        assert_eq!(of("a", 2), ["a", "a::b::c"].map(line).concat());
+        assert_eq!((of("a::b::c", 1), of("x", 1)), (line("a::b::c"), String::new()));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use tidegate_engine::{Flow, Io};
 use tidegate_http::Status;
 
-use crate::Response;
 use crate::counters;
 use crate::delivery::Delivery;
 use crate::encoded::Encoded;
+use crate::pace::Pace;
 use crate::site::Site;
+use crate::{Body, Response};
 
 /// What a request is answered with.
 #[derive(Debug)]
@@ -29,26 +30,48 @@ impl From<Response> for Answer {
     }
 }
 
-/// Sends an answer, counts it, and says what becomes of the connection.
+/// What has been sent.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: Status,
+    /// Bytes behind the head.
+    pub(crate) body_bytes: u64,
+    /// What becomes of the connection.
+    pub(crate) flow: Flow,
+    /// The body, when it has not been sent: its site has a rate, and it is more than a piece.
+    pub(crate) rest: Option<Body>,
+}
+
+/// Sends an answer with `more` fields, whole lines, counts it, and says what becomes of the connection.
 #[inline]
-pub(crate) fn finish(io: &mut Io<'_>, site: &Site, delivery: Delivery, answer: Answer) -> Flow {
-    let more = delivery.connection.field();
-    let status = match answer {
+pub(crate) fn finish(
+    io: &mut Io<'_>,
+    site: &Site,
+    delivery: Delivery,
+    more: &[u8],
+    answer: Answer,
+) -> Finished {
+    let is_paced = |len| site.limit_rate > 0 && !Pace::is_one_piece(len, site.limit_rate);
+    let (status, body_bytes, rest) = match answer {
         Answer::Encoded(encoded) => {
-            encoded.send(io, delivery, more);
-            encoded.status()
+            let len = encoded.content_len(delivery.method);
+            let rest = is_paced(len).then(|| encoded.body());
+            encoded.send(io, if rest.is_some() { delivery.of_head() } else { delivery }, more);
+            (encoded.status(), len, rest)
         }
         Answer::Response(response) => {
             let response = sound(site, response);
-            let status = response.status();
+            let (status, len) = (response.status(), response.content(delivery.method).len());
+            let rest = is_paced(len).then(|| response.content(delivery.method).clone());
+            let delivery = if rest.is_some() { delivery.of_head() } else { delivery };
             response.send(io, delivery, &site.fields, more);
-            status
+            (status, len, rest)
         }
     };
     if let Some(counter) = counters::of_status(status) {
         io.count(counter, 1);
     }
-    delivery.flow(io)
+    Finished { status, body_bytes, flow: delivery.flow(io), rest }
 }
 
 /// The response, or a 500 in its place when it would break the framing.

@@ -15,6 +15,12 @@ pub(crate) const REQUEST_TIMEOUTS: usize = 6;
 pub(crate) const BODIES_TOO_LARGE: usize = 7;
 pub(crate) const FILES_OPENED: usize = 8;
 pub(crate) const DESCRIPTORS_EXHAUSTED: usize = 9;
+pub(crate) const HANDLERS_REFUSED: usize = 10;
+pub(crate) const HANDLER_TIMEOUTS: usize = 11;
+pub(crate) const ACCESS_DENIED: usize = 12;
+pub(crate) const REQUESTS_LIMITED: usize = 13;
+pub(crate) const LOGINS_REFUSED: usize = 14;
+pub(crate) const LOGINS_BUSY: usize = 15;
 
 pub(crate) const DEFS: &[CounterDef] = &[
     CounterDef { name: "requests", help: "Requests whose head was complete and well-formed." },
@@ -35,6 +41,18 @@ pub(crate) const DEFS: &[CounterDef] = &[
     CounterDef {
         name: "descriptors_exhausted",
         help: "Files that were not served because no descriptor or memory was left.",
+    },
+    CounterDef { name: "handlers_refused", help: "Requests for which no thread and no memory was left." },
+    CounterDef { name: "handler_timeouts", help: "Requests that a handler did not answer in time." },
+    CounterDef { name: "access_denied", help: "Requests from addresses that a site does not let in." },
+    CounterDef { name: "requests_limited", help: "Requests from addresses that had made too many." },
+    CounterDef {
+        name: "logins_refused",
+        help: "Names and passwords of basic authentication that were wrong.",
+    },
+    CounterDef {
+        name: "logins_busy",
+        help: "Requests turned away because too many passwords were waiting to be checked.",
     },
 ];
 
@@ -64,6 +82,12 @@ mod tests {
             (BODIES_TOO_LARGE, "bodies_too_large"),
             (FILES_OPENED, "files_opened"),
             (DESCRIPTORS_EXHAUSTED, "descriptors_exhausted"),
+            (HANDLERS_REFUSED, "handlers_refused"),
+            (HANDLER_TIMEOUTS, "handler_timeouts"),
+            (ACCESS_DENIED, "access_denied"),
+            (REQUESTS_LIMITED, "requests_limited"),
+            (LOGINS_REFUSED, "logins_refused"),
+            (LOGINS_BUSY, "logins_busy"),
         ] {
             assert_eq!(DEFS[index].name, name);
         }

@@ -10,6 +10,8 @@ use tidegate_http::{Head, Method, Version};
 pub(crate) struct Delivery {
     pub(crate) method: Method,
     pub(crate) connection: Connection,
+    /// Whether the client understands the chunked coding (RFC 9112, section 6.1).
+    pub(crate) chunked: bool,
     /// Why the connection ends after this answer, if it ends for more than the client's wish.
     reason: Option<Reason>,
 }
@@ -47,17 +49,22 @@ impl Delivery {
             (true, Version::Http11) => Connection::Persistent,
             (true, Version::Http10) => Connection::KeepAlive,
         };
-        Self { method: head.method(), connection, reason: None }
+        Self { method: head.method(), connection, chunked: head.version() == Version::Http11, reason: None }
     }
 
     /// For an answer after which the framing is lost, or nobody knows what was asked.
     pub(crate) const fn last(method: Method, reason: Reason) -> Self {
-        Self { method, connection: Connection::Close, reason: Some(reason) }
+        Self { method, connection: Connection::Close, chunked: false, reason: Some(reason) }
     }
 
     /// The same, closing.
     pub(crate) const fn closing(self) -> Self {
         Self { connection: Connection::Close, ..self }
+    }
+
+    /// The same, for the head of the answer alone.
+    pub(crate) const fn of_head(self) -> Self {
+        Self { method: Method::Head, ..self }
     }
 
     /// What happens to the connection once the answer has been sent.

@@ -9,7 +9,7 @@ use tidegate_http::{Method, ResponseEncoder, Status, format_http_date};
 
 use crate::date::http_date;
 use crate::delivery::Delivery;
-use crate::response::{FileSlice, SERVER};
+use crate::response::{Body, FileSlice, SERVER};
 
 /// An answer ready to be sent.
 #[derive(Debug)]
@@ -82,6 +82,25 @@ impl Encoded {
 
     pub(crate) const fn status(&self) -> Status {
         self.status
+    }
+
+    /// How many bytes a request of this method gets behind the head.
+    #[inline]
+    pub(crate) fn content_len(&self, method: Method) -> u64 {
+        let inline = self.bytes.len() - self.fields_end - b"\r\n".len();
+        match &self.file {
+            _ if method == Method::Head => 0,
+            Some(file) => file.len,
+            None => inline as u64,
+        }
+    }
+
+    /// The content, for one who sends it by and by.
+    pub(crate) fn body(&self) -> Body {
+        match &self.file {
+            Some(file) => Body::File(file.clone()),
+            None => Body::from(&self.bytes[self.fields_end + b"\r\n".len()..]),
+        }
     }
 
     /// Sends the head with `more` fields, whole lines, and the body if the request wants it.

@@ -33,11 +33,6 @@ impl<'a> Exchange<'a> {
         self.head.method()
     }
 
-    /// The first field of this name.
-    pub(crate) fn field(&self, name: &str) -> Option<&'a [u8]> {
-        self.head.fields(self.bytes).named(name).next()
-    }
-
     /// The query, without its `?`.
     pub(crate) fn query(&self) -> Option<&'a [u8]> {
         self.head.query(self.bytes)

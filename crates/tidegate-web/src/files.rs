@@ -38,7 +38,7 @@ mod listings;
 mod options;
 mod root;
 mod static_file;
-mod uri;
+pub(crate) mod uri;
 
 pub use options::{FilesError, FilesOptions};
 

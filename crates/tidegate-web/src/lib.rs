@@ -4,6 +4,10 @@
 //! [`WebBuilder`], which says what it serves. What HTTP means is decided in `tidegate-http`; this crate decides what is
 //! answered, and owns the files.
 //!
+//! Handlers are plain functions of extractors, in the loop or, where they may block, on a pool; see [`WebBuilder::route`],
+//! [`deferred`] for answers that come later, [`BodyStream`] and [`BodySink`] for bodies that no memory holds, and [`Next`] for
+//! middleware.
+//!
 //! ```
 //! use tidegate_web::{Response, Status, Web};
 //!
@@ -19,26 +23,81 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod access_log;
+mod admission;
 mod answer;
+#[cfg(feature = "accounts")]
+mod api;
+mod blocking_pool;
+mod budget;
 mod builder;
+mod cookies;
 mod counters;
 mod date;
 mod delivery;
+mod dispatch;
 mod encoded;
+mod endpoint;
 mod exchange;
+mod extra;
+mod extract;
 mod files;
+mod forwarded;
+mod gate;
+mod handler;
+mod hosts;
+mod incoming;
+mod into_response;
+mod middleware;
+mod note;
+mod outgoing;
+mod pace;
+mod params;
+mod redirects;
+mod reply;
 mod request;
+mod request_id;
 mod response;
 mod routes;
 mod session;
+mod sink;
 mod site;
+mod site_builder;
+mod sites;
+mod state;
+mod stream;
+mod upload;
 mod web;
 
+pub use access_log::AccessFormat;
+#[cfg(feature = "accounts")]
+pub use api::session_token;
+pub use blocking_pool::BlockingPool;
 pub use builder::{WebBuilder, WebError};
+pub use cookies::Cookies;
+pub use endpoint::{
+    Endpoint, IntoEndpoint, MethodRoutes, Plain, deferred, delete, get, patch, post, put, sink,
+};
 pub use exchange::Client;
+pub use extract::{Extension, Form, FromRequest, Json, Path, Query, State};
 pub use files::{FilesError, FilesOptions};
+pub use gate::{
+    Access, MAX_USERS_FILE_BYTES, NetworkError, Networks, REQUEST_LIMIT_WORDS, RequestRate, Users,
+    UsersError, hash_password,
+};
+pub use handler::{ByReference, Handler};
+pub use into_response::{Html, IntoResponse, Redirect};
+pub use middleware::Next;
+pub use note::Note;
+pub use redirects::{RedirectError, SiteRedirect};
+pub use reply::Reply;
 pub use request::Request;
+pub use request_id::RequestIdMode;
 pub use response::{Body, FileSlice, Part, Response};
 pub use session::{Message, Session};
-pub use tidegate_http::{Method, Status};
+pub use sink::BodySink;
+pub use site_builder::{Hsts, SiteBuilder, SiteError};
+pub use stream::{BodyStream, BodyWriter, Pulled, StreamClosed};
+pub use tidegate_http::{CookieError, Method, SameSite, SetCookie, Status};
+pub use upload::{Upload, UploadDir};
 pub use web::Web;

@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tidegate_engine::Io;
-use tidegate_http::{Method, ResponseEncoder, Status, is_field_value, is_token};
+use tidegate_http::{Method, ResponseEncoder, SetCookie, Status, is_field_value, is_token};
 
+use crate::BodyStream;
 use crate::date::http_date;
 use crate::delivery::Delivery;
 
@@ -44,6 +45,8 @@ pub enum Body {
     File(FileSlice),
     /// Bytes and parts of files, one after the other.
     Parts(Vec<Part>),
+    /// Something that is made while it is sent.
+    Stream(BodyStream),
 }
 
 /// A piece of [`Body::Parts`].
@@ -67,11 +70,11 @@ pub struct FileSlice {
 }
 
 impl Body {
-    /// How many bytes it has.
+    /// How many bytes it has; 0 for a stream, of which nobody knows.
     #[must_use]
     pub fn len(&self) -> u64 {
         match self {
-            Self::Empty => 0,
+            Self::Empty | Self::Stream(_) => 0,
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File(slice) => slice.len,
             Self::Parts(parts) => parts.iter().map(Part::len).sum(),
@@ -81,31 +84,49 @@ impl Body {
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && !matches!(self, Self::Stream(_))
     }
 
     fn send(self, io: &mut Io<'_>) {
         match self {
-            Self::Empty => {}
+            // A stream follows when its head has been sent.
+            Self::Empty | Self::Stream(_) => {}
             Self::Bytes(bytes) => io.send(&bytes),
             Self::File(slice) => slice.send(io),
-            Self::Parts(parts) => {
-                for part in parts {
-                    match part {
-                        Part::Bytes(bytes) => io.send(&bytes),
-                        Part::File(slice) => slice.send(io),
-                    }
-                }
-            }
+            Self::Parts(parts) => parts.into_iter().for_each(|part| part.send(io)),
         }
     }
 }
 
 impl Part {
-    const fn len(&self) -> u64 {
+    pub(crate) const fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File(slice) => slice.len,
+        }
+    }
+
+    pub(crate) fn send(self, io: &mut Io<'_>) {
+        match self {
+            Self::Bytes(bytes) => io.send(&bytes),
+            Self::File(slice) => slice.send(io),
+        }
+    }
+
+    /// The first `len` bytes, and the rest if there is any.
+    pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
+        if self.len() <= len {
+            return (self, None);
+        }
+        match self {
+            Self::Bytes(mut bytes) => {
+                let rest = bytes.split_off(usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len()));
+                (Self::Bytes(bytes), Some(Self::Bytes(rest)))
+            }
+            Self::File(FileSlice { file, offset, len: whole }) => {
+                let rest = FileSlice { file: Arc::clone(&file), offset: offset + len, len: whole - len };
+                (Self::File(FileSlice { file, offset, len }), Some(Self::File(rest)))
+            }
         }
     }
 }
@@ -113,6 +134,12 @@ impl Part {
 impl FileSlice {
     fn send(self, io: &mut Io<'_>) {
         io.send_file(self.file, self.offset, self.len);
+    }
+}
+
+impl From<BodyStream> for Body {
+    fn from(stream: BodyStream) -> Self {
+        Self::Stream(stream)
     }
 }
 
@@ -167,11 +194,42 @@ impl Response {
         self
     }
 
+    /// Has the client keep a cookie, or forget one.
+    #[must_use]
+    pub fn cookie(self, cookie: &SetCookie) -> Self {
+        self.header("Set-Cookie", cookie.to_string())
+    }
+
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Sets another status.
+    #[must_use]
+    pub const fn with_status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Adds the fields of another answer.
+    pub(crate) fn with_fields_of(mut self, other: Self) -> Self {
+        self.fields.extend(other.fields);
+        self
+    }
+
+    /// What its body is made of while it is sent, when it can be sent as it is and the client wants it.
+    pub(crate) fn stream(&self, delivery: Delivery) -> Option<BodyStream> {
+        match &self.body {
+            Body::Stream(stream)
+                if delivery.method != Method::Head && self.status.has_content() && self.fault().is_none() =>
+            {
+                Some(stream.clone())
+            }
+            _ => None,
+        }
     }
 
     /// The status.
@@ -187,6 +245,21 @@ impl Response {
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_ref())
+    }
+
+    /// Its body, when that is text in memory.
+    #[cfg(feature = "accounts")]
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.body {
+            Body::Bytes(bytes) => str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// The content that a request of this method gets.
+    pub(crate) fn content(&self, method: Method) -> &Body {
+        const NONE: &Body = &Body::Empty;
+        if method == Method::Head || !self.status.has_content() { NONE } else { &self.body }
     }
 
     /// What is wrong with it, if it cannot be sent as it is.
@@ -225,6 +298,12 @@ impl Response {
         }
         let encoder = encoder.lines(more);
         if !self.status.has_content() {
+            encoder.without_content();
+            return io.send(&out);
+        }
+        if let Body::Stream(_) = self.body {
+            let encoder =
+                if delivery.chunked { encoder.field("Transfer-Encoding", "chunked") } else { encoder };
             encoder.without_content();
             return io.send(&out);
         }

@@ -1,25 +1,41 @@
-//! `Session`: where a connection is between heads and bodies.
+//! `Session`: where a connection is between heads, bodies and answers.
 //!
 //! ```text
 //!             incomplete head           head with a body
 //!               +-------+            +-------------------> [ Body ] --+ more of it
 //!               v       |            |                      |   ^     |
 //!   new ---> [ Head ] --+------------+                      |   +-----+
-//!               ^  ^    | head without a body: answered     |
-//!               |  +----+                                   | the end of it: answered
-//!               +-------------------------------------------+
+//!               ^  ^    | head without a body               |
+//!               |  +----+ answered at once                  | the end of it
+//!               |       |                                   |
+//!               |       +-----------------+-----------------+
+//!               | answered                v
+//!               +---------------- [ Waiting ] for a handler, or answered at once
+//!               |                         |
+//!               |                         v a stream
+//!               +---------------- [ Streaming ]
 //! ```
 //!
-//! Invariant: a request is answered when its body has ended, never before, so answers and requests stay in step; bodies are
-//! dropped as they come, and only the head of the request is kept meanwhile. An idle connection keeps nothing at all.
+//! Invariant: a request is answered when its body has ended or is wanted no more, and the next one is not looked at before
+//! that, so answers and requests stay in step. An idle connection keeps nothing at all.
+
+use std::mem;
 
 use tidegate_engine::{Decoded, Phase};
-use tidegate_http::{BodyFraming, ChunkedDecoder, Head, HeadLimits, HeadParser, HttpError, Parsed};
+use tidegate_http::{Head, HeadLimits, HeadParser, HttpError, Parsed};
+
+use crate::Response;
+use crate::extra::Extra;
+use crate::incoming::{Fate, Incoming};
+use crate::outgoing::Outgoing;
 
 /// What the web service keeps for a connection.
 #[derive(Debug, Default)]
 pub struct Session {
     stage: Stage,
+    /// Requests so far, where they are counted.
+    pub(crate) requests: u32,
+    extra: Option<Box<Extra>>,
 }
 
 // Tens of thousands of idle connections are the point.
@@ -30,7 +46,11 @@ enum Stage {
     /// Between requests, or in a head of which `parser` has done some lines.
     Head { parser: Option<Box<HeadParser>> },
     /// In the body of a request.
-    Body(Box<Body>),
+    Body(Box<Incoming>),
+    /// A handler answers later. The connection is suspended.
+    Waiting(Box<Waiting>),
+    /// The body of the answer is made while it is sent. The connection is suspended.
+    Streaming(Box<Outgoing>),
 }
 
 impl Default for Stage {
@@ -39,26 +59,21 @@ impl Default for Stage {
     }
 }
 
-#[derive(Debug)]
-struct Body {
-    request: Held,
-    framing: Framing,
-    /// Bytes of data so far. At most the limit.
-    received: u64,
-}
-
-#[derive(Debug)]
-enum Framing {
-    /// Bytes still to come; never 0.
-    Length(u64),
-    Chunked(ChunkedDecoder),
-}
-
-/// A request that waits for the end of its body: the head, and the bytes its offsets point into.
+/// A request that is kept: the head, and the bytes its offsets point into.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) head: Head,
     pub(crate) bytes: Box<[u8]>,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) head: Head,
+    /// The number of its site.
+    pub(crate) site: usize,
+    /// Fields that middleware has added.
+    pub(crate) added: Response,
 }
 
 /// What the web service found at the start of the input.
@@ -75,37 +90,117 @@ pub(crate) enum Kind {
     BodyEnd,
     /// A body that has grown over the limit.
     BodyTooLarge,
+    /// A body for which there is no memory.
+    NoMemory,
     /// Something that is no HTTP, or over a limit of it.
     Bad(HttpError),
 }
 
 impl Session {
     /// Whether nothing of a request is there.
-    pub(crate) const fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Head { parser: None })
+            && !self.extra.as_ref().is_some_and(|extra| extra.is_busy())
     }
 
-    /// Whether a head or a body has been begun and is not complete.
+    /// What few connections need; made when it is not there.
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// The same, if it is there.
+    #[inline]
+    pub(crate) fn has_extra(&mut self) -> Option<&mut Extra> {
+        self.extra.as_deref_mut()
+    }
+
+    /// Whether a password is being checked.
+    pub(crate) fn is_at_gate(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.waiting.is_some())
+    }
+
+    /// Gives back what is not needed any more.
+    pub(crate) fn tidy(&mut self) {
+        self.extra.take_if(|extra| extra.is_empty());
+    }
+
+    /// Whether a body has been begun and is not complete.
     pub(crate) const fn is_in_body(&self) -> bool {
         matches!(self.stage, Stage::Body(_))
     }
 
-    /// The head is followed by a body, which is to be dropped before the request is answered.
-    pub(crate) fn begin_body(&mut self, head: Head, bytes: &[u8], limits: &HeadLimits) {
-        let framing = match head.body() {
-            BodyFraming::None => return,
-            BodyFraming::Length(length) => Framing::Length(length),
-            BodyFraming::Chunked => Framing::Chunked(ChunkedDecoder::for_request(&head, limits)),
-        };
-        let request = Held { head, bytes: bytes.into() };
-        self.stage = Stage::Body(Box::new(Body { request, framing, received: 0 }));
+    /// Whether it is for another thread to go on.
+    pub(crate) fn is_waiting(&self) -> bool {
+        match &self.stage {
+            Stage::Waiting(_) => true,
+            Stage::Body(incoming) => matches!(&incoming.fate, Fate::Sink(seat) if seat.sink.is_none()),
+            Stage::Head { .. } | Stage::Streaming(_) => false,
+        }
     }
 
-    /// The body has ended; its request, if there was one.
-    pub(crate) fn end_body(&mut self) -> Option<Held> {
-        match std::mem::take(&mut self.stage) {
-            Stage::Body(body) => Some(body.request),
-            Stage::Head { .. } => None,
+    /// A body follows, or nothing does.
+    pub(crate) fn begin_body(&mut self, incoming: Option<Incoming>) {
+        if let Some(incoming) = incoming {
+            self.stage = Stage::Body(Box::new(incoming));
+        }
+    }
+
+    /// The request whose body is being received.
+    pub(crate) fn incoming(&mut self) -> Option<&mut Incoming> {
+        match &mut self.stage {
+            Stage::Body(incoming) => Some(incoming),
+            _ => None,
+        }
+    }
+
+    /// The body has ended, or is not wanted any more; its request, if there was one.
+    pub(crate) fn end_body(&mut self) -> Option<Box<Incoming>> {
+        match mem::take(&mut self.stage) {
+            Stage::Body(incoming) => Some(incoming),
+            stage => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    /// The answer comes later.
+    pub(crate) fn wait(&mut self, waiting: Waiting) {
+        self.stage = Stage::Waiting(Box::new(waiting));
+    }
+
+    /// The answer has come; the request that waited, if there was one.
+    pub(crate) fn end_wait(&mut self) -> Option<Box<Waiting>> {
+        match mem::take(&mut self.stage) {
+            Stage::Waiting(waiting) => Some(waiting),
+            stage => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    /// A body follows the head of the answer.
+    pub(crate) fn begin_stream(&mut self, outgoing: Outgoing) {
+        self.stage = Stage::Streaming(Box::new(outgoing));
+    }
+
+    /// The answer's body that is being sent.
+    pub(crate) fn outgoing(&mut self) -> Option<&mut Outgoing> {
+        match &mut self.stage {
+            Stage::Streaming(outgoing) => Some(outgoing),
+            _ => None,
+        }
+    }
+
+    /// The answer's body is sent no more; the stream, if there was one.
+    pub(crate) fn end_stream(&mut self) -> Option<Box<Outgoing>> {
+        match mem::take(&mut self.stage) {
+            Stage::Streaming(outgoing) => Some(outgoing),
+            stage => {
+                self.stage = stage;
+                None
+            }
         }
     }
 
@@ -113,9 +208,13 @@ impl Session {
     pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Decoded<Message> {
         match &mut self.stage {
             Stage::Head { parser } => decode_head(parser, input, limits),
-            Stage::Body(body) => {
-                let (len, kind) = body.decode(input, limits.max_body_bytes);
+            Stage::Body(incoming) => {
+                let (len, kind) = incoming.decode(input);
                 Decoded::Message { len, head: Message(kind) }
+            }
+            // Suspended connections are not asked; should one be, what it has sent waits.
+            Stage::Waiting(_) | Stage::Streaming(_) => {
+                Decoded::Need { phase: Phase::Idle, at_least: input.len() + 1 }
             }
         }
     }
@@ -150,37 +249,6 @@ fn decode_head(parser: &mut Option<Box<HeadParser>>, input: &[u8], limits: &Limi
     Decoded::Message { len, head: Message(kind) }
 }
 
-impl Body {
-    /// Takes as much of the input as belongs to the body: at least one byte, since the body has not ended.
-    fn decode(&mut self, input: &[u8], max_bytes: u64) -> (usize, Kind) {
-        match &mut self.framing {
-            Framing::Length(left) => {
-                let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
-                *left -= take as u64;
-                (take, if *left == 0 { Kind::BodyEnd } else { Kind::BodyPart })
-            }
-            Framing::Chunked(decoder) => {
-                let mut at = 0;
-                while at < input.len() {
-                    let step = match decoder.step(&input[at..]) {
-                        Ok(step) => step,
-                        Err(error) => return (input.len(), Kind::Bad(error)),
-                    };
-                    at += step.consumed;
-                    self.received += step.data.len() as u64;
-                    if self.received > max_bytes {
-                        return (at, Kind::BodyTooLarge);
-                    }
-                    if step.done {
-                        return (at, Kind::BodyEnd);
-                    }
-                }
-                (at, Kind::BodyPart)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,17 +274,19 @@ mod tests {
                         start += len;
                         match kind {
                             Kind::Head(head) => {
-                                session.begin_body(head, bytes, &LIMITS.head);
+                                let fate = Fate::Drop;
+                                session.begin_body(Incoming::new(head, bytes, &LIMITS, fate));
                                 if session.is_idle() {
                                     out.push(format!("request {}", bytes.escape_ascii()));
                                 }
                             }
                             Kind::BodyPart => {}
                             Kind::BodyEnd => {
-                                let held = session.end_body().expect("a body has a request");
+                                let held = session.end_body().expect("a body has a request").request;
                                 assert!(session.is_idle());
                                 out.push(format!("request {}", held.bytes.escape_ascii()));
                             }
+                            Kind::NoMemory => panic!("nothing is collected"),
                             Kind::BodyTooLarge => return [out, vec!["too large".into()]].concat(),
                             Kind::Bad(error) => return [out, vec![error.to_string()]].concat(),
                         }

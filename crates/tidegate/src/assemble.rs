@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidegate_accounts::Accounts;
+use tidegate_accounts::{Accounts, SessionRules, Sessions};
 use tidegate_engine::{BoxError, BoxedService, CounterDef, DatagramService, Service};
 use tidegate_gateway::{Gateway, OnUnknown};
 use tidegate_process::{Child, Part, Role, Signals, TakenOver};
-use tidegate_web::{Status, Web};
+use tidegate_web::Web;
 
 use crate::config::{self, Config, LoadOptions, ServiceName};
 use crate::run;
 use crate::run::handout::Handout;
 use crate::server::{Factory, ListenSpec};
-use crate::services::admin;
+use crate::services::{admin, web};
+use crate::status::StatusSource;
 use crate::tls::Material;
 use crate::{
     Chargen, Daytime, Error, ListenOptions, ServerBuilder, discard, discard_datagrams, echo, echo_datagrams,
@@ -43,7 +44,8 @@ pub(crate) fn assemble(config: Config, tls: Material) -> Result<ServerBuilder, E
         }
         listeners.push(spec);
     }
-    Ok(ServerBuilder { listeners, operated: true, tls, ..ServerBuilder::new(config) })
+    let tables = web::tables(&config.web);
+    Ok(ServerBuilder { listeners, operated: true, tls, tables, ..ServerBuilder::new(config) })
 }
 
 /// As [`from_config`], with the configuration that these options find; a reload reads it again, from the same sources.
@@ -101,7 +103,7 @@ fn of_source(source: &serde_json::Value) -> Result<ServerBuilder, Error> {
     from_options(&source)
 }
 
-/// One pool for all gateway listeners of a worker.
+/// One pool for all listeners of a worker.
 type SharedAccounts = Arc<Mutex<Option<Arc<Accounts>>>>;
 
 fn listen_spec(
@@ -119,7 +121,15 @@ fn listen_spec(
         ServiceName::Chargen if is_datagram => datagrams(|| Chargen),
         ServiceName::Daytime => (&[], Arc::new(|_| Ok(BoxedService::new(Daytime)))),
         ServiceName::Chargen => (&[], Arc::new(|_| Ok(BoxedService::new(Chargen)))),
-        ServiceName::Web => (Web::COUNTERS, Arc::new(move |_| boxed(web(&config.web)))),
+        ServiceName::Web => {
+            let (name, accounts) = (listener.name.to_string(), Arc::clone(accounts));
+            let web = move |status: &StatusSource| {
+                let sessions = if config.web.api { Some(sessions(&config, &accounts)?) } else { None };
+                web::web(&config.web, &name, &status.own_tables(), sessions.as_ref())
+            };
+            (Web::COUNTERS, Arc::new(move |status| boxed(web(status))))
+        }
+        ServiceName::Redirect => (Web::COUNTERS, Arc::new(move |_| boxed(web::redirect(&config.web)))),
         ServiceName::Gateway => {
             let accounts = Arc::clone(accounts);
             (Gateway::COUNTERS, Arc::new(move |_| boxed(gateway(&config, &accounts))))
@@ -178,39 +188,33 @@ fn boxed<S: Service, E: Into<BoxError>>(service: Result<S, E>) -> Result<BoxedSe
     service.map(BoxedService::new).map_err(Into::into)
 }
 
-fn web(config: &config::Web) -> Result<Web, BoxError> {
-    let mut builder = Web::builder()
-        .keep_alive(config.keep_alive)
-        .head_timeout(config.head_timeout)
-        .min_rate(config.min_rate)
-        .min_rate_grace(config.min_rate_grace)
-        .max_connections_per_address(config.max_connections_per_address);
-    builder = match &config.root {
-        Some(root) => builder.root(root),
-        None if config.respond.iter().any(|respond| respond.path == "/") => builder,
-        None => builder.builtin_site(),
+/// The logins of a web listener.
+fn sessions(config: &Config, accounts: &SharedAccounts) -> Result<Sessions, BoxError> {
+    let rules = SessionRules {
+        lifetime: config.web.api_session_lifetime,
+        sign_window: config.web.api_sign_window,
+        max_failures: config.web.api_max_failures,
+        ..SessionRules::default()
     };
-    for respond in &config.respond {
-        let status = Status::from_code(respond.status)
-            .ok_or_else(|| format!("web.respond {}: {} is no status", respond.path, respond.status))?;
-        builder = builder.respond(&respond.path, status, &respond.content_type, respond.body.as_bytes());
+    Ok(Sessions::new(open_accounts(config, accounts)?, rules))
+}
+
+/// The accounts, opened for the first listener of the worker that needs them.
+fn open_accounts(config: &Config, accounts: &SharedAccounts) -> Result<Arc<Accounts>, BoxError> {
+    let mut shared = accounts.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(accounts) = &*shared {
+        return Ok(Arc::clone(accounts));
     }
-    Ok(builder.build()?)
+    let options = tidegate_accounts::Options {
+        threads: config.accounts.threads,
+        queue: config.accounts.queue,
+        ..tidegate_accounts::Options::default()
+    };
+    Ok(Arc::clone(shared.insert(Arc::new(Accounts::open(&config.database().to_string(), options)?))))
 }
 
 fn gateway(config: &Config, accounts: &SharedAccounts) -> Result<Gateway, BoxError> {
-    let mut shared = accounts.lock().unwrap_or_else(PoisonError::into_inner);
-    let accounts = match &*shared {
-        Some(accounts) => Arc::clone(accounts),
-        None => {
-            let options = tidegate_accounts::Options {
-                threads: config.accounts.threads,
-                queue: config.accounts.queue,
-                ..tidegate_accounts::Options::default()
-            };
-            Arc::clone(shared.insert(Arc::new(Accounts::open(&config.database().to_string(), options)?)))
-        }
-    };
+    let accounts = open_accounts(config, accounts)?;
     let on_unknown = match config.gateway.on_unknown {
         config::OnUnknown::Drop => OnUnknown::Drop,
         config::OnUnknown::Close => OnUnknown::Close,

@@ -50,6 +50,7 @@ mod server;
 mod services;
 mod sockets;
 mod status;
+mod tables;
 #[cfg(feature = "full")]
 mod tls;
 

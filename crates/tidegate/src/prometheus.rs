@@ -387,6 +387,7 @@ mod tests {
     use super::*;
     use crate::layout::Layout;
     use crate::status::View;
+    use crate::tables::Tables;
 
     /// Places: two for the loops of the worker, one for its acceptor.
     const LAYOUT: Layout = Layout { loops: 2, has_acceptor: true, is_permanent: false };
@@ -412,8 +413,15 @@ mod tests {
             metrics: Metrics::on_heap_for(2, 1),
             listeners: Arc::new([]),
             layout: Layout::PERMANENT,
+            tables: Tables::default(),
         };
-        let view = View { generation: 1, metrics, listeners: Arc::new([meta]), layout: LAYOUT };
+        let view = View {
+            generation: 1,
+            metrics,
+            listeners: Arc::new([meta]),
+            layout: LAYOUT,
+            tables: Tables::default(),
+        };
         StatusSource { permanent, generations: vec![view], board: None }.prometheus()
     }
 

@@ -27,6 +27,7 @@ use crate::run::loops::WorkerLoops;
 use crate::run::process::{MAX_ARGS_BYTES, ProcessContext, ProcessSpec};
 use crate::sockets::{BindOptions, Bound, Share};
 use crate::status::{ListenerMeta, StatusSource};
+use crate::tables::TableSizes;
 use crate::{Error, ListenOptions};
 
 /// Where servers come from.
@@ -84,6 +85,8 @@ pub struct ServerBuilder {
     /// The certificates that were read.
     #[cfg(feature = "full")]
     pub(crate) tls: Arc<crate::tls::Material>,
+    /// Memory that the loops of a generation share.
+    pub(crate) tables: TableSizes,
     /// Who the children become.
     pub(crate) credentials: Option<Credentials>,
     /// The first thing that was wrong with what the builder was given.
@@ -120,6 +123,7 @@ impl ServerBuilder {
             listeners: Vec::new(),
             clients: Vec::new(),
             operated: false,
+            tables: TableSizes::default(),
             on_ready: None,
             processes: Vec::new(),
             #[cfg(feature = "full")]
@@ -138,6 +142,7 @@ impl ServerBuilder {
             listeners: self.listeners.clone(),
             clients: self.clients.clone(),
             operated: self.operated,
+            tables: self.tables,
             on_ready: None,
             processes: self.processes.clone(),
             #[cfg(feature = "full")]

@@ -6,6 +6,8 @@ mod chargen;
 mod datagrams;
 mod daytime;
 mod stream;
+#[cfg(feature = "full")]
+pub(crate) mod web;
 
 pub use chargen::Chargen;
 pub use datagrams::{Datagrams, discard_datagrams, echo_datagrams, may_answer};

@@ -17,6 +17,7 @@ use crate::board::Board;
 use crate::layout::Layout;
 #[cfg(feature = "full")]
 use crate::layout::Seat;
+use crate::tables::Tables;
 
 /// A snapshot of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +169,7 @@ pub(crate) struct View {
     pub(crate) metrics: Metrics,
     pub(crate) listeners: Arc<[ListenerMeta]>,
     pub(crate) layout: Layout,
+    pub(crate) tables: Tables,
 }
 
 /// Where snapshots come from.
@@ -298,6 +300,12 @@ impl StatusSource {
         }
         // A master that was killed in the midst of it moves nothing any more.
         read()
+    }
+
+    /// The memory that the loops of this process's own generation share.
+    #[cfg(feature = "full")]
+    pub(crate) fn own_tables(&self) -> Tables {
+        self.generations.last().map(|view| view.tables.clone()).unwrap_or_default()
     }
 
     /// Moves counters, for those who read [`steadily`](Self::steadily). Only the master does.

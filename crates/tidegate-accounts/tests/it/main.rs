@@ -1,11 +1,14 @@
 //! Accounts on real SQLite files, alone and with several openers.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use tidegate_accounts::{Accounts, AccountsError, Credentials, Options, Outcome};
+use tidegate_accounts::{
+    Accounts, AccountsError, Credentials, Login, Options, Outcome, SessionRules, Sessions, Token,
+};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -92,4 +95,58 @@ fn a_database_that_cannot_be_used_is_refused_in_words() {
     assert_eq!(error.to_string(), "a PostgreSQL database is not supported yet, use sqlite:PATH");
     let error = Accounts::open("accounts.db", cheap()).unwrap_err();
     assert!(matches!(error, AccountsError::BadUrl));
+}
+
+/// What a login with a password leads to.
+fn log_in(sessions: &Sessions, name: &str, password: &str) -> Login {
+    let credentials = Credentials::new(name.as_bytes(), password.as_bytes()).expect("valid credentials");
+    let address = Some(IpAddr::from([192, 0, 2, 1]));
+    wait_for(|done| sessions.submit_login(credentials, address, done))
+}
+
+fn find(sessions: &Sessions, token: Token) -> Option<String> {
+    let session = sessions.find(token).expect("a decision");
+    session.map(|session| session.user().name().to_owned())
+}
+
+/// What is answered to a request that is not refused at once.
+fn wait_for<T: Send + 'static>(
+    submit: impl FnOnce(Box<dyn FnOnce(Result<T, AccountsError>) + Send>) -> Result<(), AccountsError>,
+) -> T {
+    let (answer, answers) = bounded(1);
+    submit(Box::new(move |result| answer.send(result).expect("somebody waits"))).expect("room in the queue");
+    answers.recv_timeout(WAIT).expect("an answer").expect("a decision")
+}
+
+#[test]
+fn a_session_is_known_to_all_who_have_the_database_until_it_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let accounts = Arc::new(Accounts::open(&url(&dir), cheap()).unwrap());
+            Sessions::new(accounts, SessionRules::default())
+        })
+        .collect();
+    workers[0].accounts().register(1, b"ada", b"secret").unwrap();
+    let Login::Granted(token, session) = log_in(&workers[1], "ada", "secret") else { panic!("refused") };
+    assert_eq!((session.user().name(), session.user().kind()), ("ada", 1));
+    assert_eq!(find(&workers[0], token.clone()).as_deref(), Some("ada"));
+    assert!(wait_for(|done| workers[0].submit_logout(token.clone(), done)));
+    assert_eq!(find(&workers[1], token), None);
+}
+
+#[test]
+fn guesses_are_counted_for_all_and_cost_no_hash_when_there_were_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = SessionRules { max_failures: 2, ..SessionRules::default() };
+    let workers: Vec<_> = (0..2)
+        .map(|_| Sessions::new(Arc::new(Accounts::open(&url(&dir), cheap()).unwrap()), rules))
+        .collect();
+    workers[0].accounts().register(1, b"ada", b"secret").unwrap();
+    assert_eq!(log_in(&workers[0], "ada", "guess"), Login::Refused);
+    assert_eq!(log_in(&workers[1], "ada", "guess"), Login::Refused);
+    for worker in &workers {
+        assert!(matches!(log_in(worker, "ada", "secret"), Login::TooMany(wait) if wait.as_secs() > 600));
+    }
+    assert!(matches!(log_in(&workers[0], "bob", "secret"), Login::Refused));
 }

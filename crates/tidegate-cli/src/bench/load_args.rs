@@ -135,7 +135,7 @@ impl FrameArgs {
     }
 
     fn password(&self) -> anyhow::Result<Vec<u8>> {
-        let Some(file) = &self.password_file else { return password::read() };
+        let Some(file) = &self.password_file else { return password::read(", or --password-file") };
         let text = std::fs::read(file).with_context(|| format!("password file {}", file.display()))?;
         let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
         Ok(line.strip_suffix(b"\r").unwrap_or(line).to_vec())

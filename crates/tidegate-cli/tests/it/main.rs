@@ -8,6 +8,7 @@
 
 mod acceptor;
 mod admin_page;
+mod api;
 mod bench;
 mod bench_capture;
 mod bench_load;
@@ -33,6 +34,7 @@ mod processes;
 mod reload;
 mod serve;
 mod signals;
+mod sites;
 mod start;
 mod stop;
 mod support;

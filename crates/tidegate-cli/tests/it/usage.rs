@@ -49,6 +49,7 @@ fn help_and_version_are_no_failures() {
         "check",
         "config",
         "msg",
+        "password",
         "log",
         "bench",
         "Exit codes: 0 ",

@@ -13,6 +13,7 @@ use tidegate_timer::TimerQueue;
 use super::Loop;
 use crate::conn::{Conn, Ending, Sending, State};
 use crate::handle::ConnId;
+use crate::host::Event;
 use crate::metrics::{ListenerWord, ProcessWord};
 use crate::{Closed, Reason};
 
@@ -98,6 +99,10 @@ impl<R: Reactor> Loop<R> {
         {
             return;
         }
+        // In any other end a part of a batch may have been lost on its way.
+        if end == End::Fin && errno.is_none() {
+            self.tell_sent_at_last(token);
+        }
         if end == End::Fin {
             self.say_goodbye(token);
         }
@@ -172,6 +177,20 @@ impl<R: Reactor> Loop<R> {
                 "a peer was closed for what it did"
             );
         }
+    }
+
+    /// The peer may have gone before its service was told that the kernel had taken everything for it.
+    fn tell_sent_at_last(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if !conn.awaits_sent || conn.output.is_some() || conn.unheard.is_some() || self.reactor.unsent(token)
+        {
+            return;
+        }
+        let site = usize::from(conn.site);
+        let mut io = self.turn.io(&conn.who, conn.queued(), &self.sites[site]);
+        // What it answers, or asks for, comes too late.
+        let _ = self.hosts[site].call(conn.session, &mut io, Event::Sent);
+        self.turn.record.clear();
     }
 
     /// All output is sent: FIN, then the peer's last bytes are thrown away until its own FIN.

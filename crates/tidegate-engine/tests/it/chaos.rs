@@ -117,7 +117,7 @@ fn every_connection_ends_once_whatever_its_peer_does(config: EngineConfig) {
             Seen::Opened(handle) => handles.push(handle),
             Seen::Suspended(handle) => drop(handle.post(Note::Say("awake".into()))),
             Seen::Closed(_) => left -= 1,
-            Seen::Blocked | Seen::Drained | Seen::Retire(_) => {}
+            Seen::Blocked | Seen::Drained | Seen::Sent(_) | Seen::Retire(_) => {}
         }
         n += 1;
         // Now and then somebody else has something to say, to a connection or to what once was one.

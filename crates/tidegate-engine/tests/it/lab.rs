@@ -22,6 +22,8 @@ pub(crate) enum Seen {
     Suspended(ConnHandle<Note>),
     Blocked,
     Drained,
+    /// How much waited then.
+    Sent(usize),
     /// Whether the loop was draining.
     Retire(bool),
     Closed(Closed),
@@ -159,6 +161,10 @@ impl Lab {
                 io.set_timer(TimerToken(7), Duration::from_millis(numbers[0]));
                 io.pause();
             }
+            "tell" => {
+                io.tell_when_sent();
+                return self.run(io, session, rest);
+            }
             "keep" => session.keep_after_eof = true,
             "patient" => session.patient = true,
             "stay" => session.stay = true,
@@ -282,6 +288,17 @@ impl Service for Lab {
         self.tell(Seen::Drained);
         if session.chunks > 0 {
             self.stream(io, session);
+        }
+        Flow::Continue
+    }
+
+    fn on_sent(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
+        assert_ne!(session.plan, "sent", "told to");
+        self.tell(Seen::Sent(io.queued_bytes()));
+        if session.plan == "say it" {
+            session.plan.clear();
+            self.say(io, "it has been sent");
+            io.tell_when_sent();
         }
         Flow::Continue
     }

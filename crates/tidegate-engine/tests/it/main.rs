@@ -59,6 +59,8 @@ mod rest;
 #[cfg(test)]
 mod retiring;
 #[cfg(test)]
+mod sent;
+#[cfg(test)]
 mod slow;
 #[cfg(test)]
 mod sockets;

@@ -133,6 +133,11 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("the server takes what is sent");
     }
 
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
+    }
+
     /// Sends as much as the server takes before it hangs up.
     pub(crate) fn offer(&mut self, bytes: &[u8]) {
         match self.stream.write_all(bytes) {
@@ -189,6 +194,32 @@ impl Client {
             );
         }
         answer
+    }
+
+    /// What comes before `end`, which is taken too.
+    pub(crate) fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.received.windows(end.len()).position(|window| window == end) {
+                let mut found: Vec<u8> = self.received.drain(..at + end.len()).collect();
+                found.truncate(at);
+                return found;
+            }
+            assert!(self.receive() > 0, "the connection ended before {}", end.escape_ascii());
+        }
+    }
+
+    /// So many bytes.
+    pub(crate) fn exactly(&mut self, len: usize) -> Vec<u8> {
+        while self.received.len() < len {
+            assert!(self.receive() > 0, "the connection ended before {len} bytes");
+        }
+        self.received.drain(..len).collect()
+    }
+
+    /// All that comes up to the end of the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.receive() > 0 {}
+        std::mem::take(&mut self.received)
     }
 
     /// Waits for the end of the connection, and insists that nothing comes before it.

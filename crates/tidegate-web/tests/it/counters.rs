@@ -18,7 +18,7 @@ fn requests_answers_and_mistakes_are_counted() {
         assert_eq!(client.ask(get(path)).status, status, "{path}");
     }
     assert_eq!(client.ask(request("BREW", "/", "")).status, 501);
-    assert_eq!(client.ask(request("POST", "/", "Content-Length: 2000000\r\n")).status, 413);
+    assert_eq!(client.ask(request("POST", "/", "Content-Length: 20000000\r\n")).status, 413);
     assert_eq!(server.ask("nonsense\r\n\r\n").status, 400);
     for (name, count) in [
         ("requests", 7),
@@ -53,7 +53,7 @@ fn each_end_has_its_reason() {
         ("GET / HT".to_owned(), 1, Reason::HEAD_TIMEOUT),
         (request("POST", "/hello", "Content-Length: 5\r\n") + "ab", 1, Reason::BODY_TIMEOUT),
         ("nonsense\r\n\r\n".to_owned(), 1, Reason::PROTOCOL_ERROR),
-        (request("POST", "/hello", "Content-Length: 2000000\r\n"), 1, Reason::PROTOCOL_ERROR),
+        (request("POST", "/hello", "Content-Length: 20000000\r\n"), 1, Reason::PROTOCOL_ERROR),
     ] {
         let before = server.metrics().closed(reason);
         let mut client = server.connect();

@@ -9,7 +9,10 @@
 #[path = "../../../tidegate-http/tests/corpus/mod.rs"]
 mod corpus;
 
+mod access_log;
 mod answers;
+#[cfg(feature = "accounts")]
+mod api;
 mod bodies;
 mod changes;
 mod client;
@@ -21,7 +24,14 @@ mod encodings;
 mod exhaustion;
 mod files;
 mod folders;
+mod gates;
+mod handlers;
 mod lifecycle;
 mod messages;
+mod pace;
 mod ranges;
 mod refusals;
+mod sites;
+mod streams;
+mod together;
+mod uploads;

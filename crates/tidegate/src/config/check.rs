@@ -5,6 +5,7 @@
 
 mod engine;
 mod listen;
+mod web;
 
 use std::collections::HashMap;
 
@@ -35,6 +36,7 @@ pub(crate) fn check(loader: &mut Loader) {
     found.extend(paths(tree));
     found.extend(sizes(tree));
     found.extend(listen::options(tree));
+    found.extend(web::rules(tree));
     found.extend(engine::combinations(tree));
     found.extend(engine::processors(tree));
     for Finding { place, key, problem } in found {
@@ -118,15 +120,7 @@ fn folders(tree: &Tree) -> Vec<Finding> {
     if let Some(root) = tree.get("web.root")
         && let Some(path) = root.value.as_str().filter(|path| !path.is_empty())
     {
-        match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => {
-                found.push(Finding::new(&root.place, "web.root", format!("{} is not a folder", quote(path))))
-            }
-            Err(error) => {
-                found.push(Finding::new(&root.place, "web.root", format!("{}: {error}", quote(path))))
-            }
-        }
+        found.extend(web::no_folder(path).map(|why| Finding::new(&root.place, "web.root", why)));
     }
     // Neither has to exist: both are made at the start.
     for key in ["data_dir", "log.dir"] {

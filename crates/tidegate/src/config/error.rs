@@ -4,6 +4,7 @@
 //! `--set`. It renders itself for people and for programs, and prints nothing.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde_json::{Value as Json, json};
 
@@ -153,17 +154,27 @@ pub(crate) struct Problem {
     allowed: Option<String>,
     /// Whether the key is to be written before the message, which does not name it.
     names_key: bool,
+    /// The part of the value that is meant, when it is not all of it.
+    part: Option<Part>,
+}
+
+/// A part of a value.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) span: Range<usize>,
+    /// What follows the key: `[1].status`.
+    pub(crate) label: String,
 }
 
 impl Problem {
     /// What is wrong with the value of a key.
     pub(crate) const fn new(message: String) -> Self {
-        Self { message, nearest: None, allowed: None, names_key: true }
+        Self { message, nearest: None, allowed: None, names_key: true, part: None }
     }
 
     /// What is wrong when the message says itself with what.
     pub(crate) const fn plain(message: String) -> Self {
-        Self { message, nearest: None, allowed: None, names_key: false }
+        Self { message, nearest: None, allowed: None, names_key: false, part: None }
     }
 
     /// What a later version will serve.
@@ -183,6 +194,24 @@ impl Problem {
 
     pub(crate) fn near(self, nearest: Option<String>) -> Self {
         Self { nearest, ..self }
+    }
+
+    /// The same, of a part of the value; the innermost one is what stays.
+    pub(crate) fn inside(self, span: Range<usize>, label: &str) -> Self {
+        let part = match self.part {
+            Some(inner) => Part { span: inner.span, label: format!("{label}{}", inner.label) },
+            None => Part { span, label: label.to_owned() },
+        };
+        Self { part: Some(part), ..self }
+    }
+
+    /// Whether it is about a part of the value, of which it says itself what is allowed.
+    pub(crate) const fn is_placed(&self) -> bool {
+        self.part.is_some()
+    }
+
+    pub(crate) fn take_part(&mut self) -> Option<Part> {
+        self.part.take()
     }
 
     pub(crate) fn allowed(self, allowed: String) -> Self {

@@ -5,10 +5,11 @@
 //! `check.rs`.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
@@ -16,6 +17,7 @@ use toml::de::{DeInteger, DeValue};
 use super::cpus::CpuSet;
 use super::error::Problem;
 use super::nearest::nearest;
+use super::nested::{self, Field};
 use super::tls;
 use super::units::{ByteSize, UnitError, format_duration, parse_duration};
 use super::value::{Address, Database, Levels, Name, ServiceName};
@@ -69,6 +71,36 @@ pub(crate) enum Kind {
     CpuSets,
     /// A table with keys of its own: see `tls`.
     Tls,
+    /// `example.com`, `*.example.com`, an address, or `*`: in lower case.
+    HostPattern,
+    /// `192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix`.
+    Network,
+    /// A token (RFC 9110, section 5.6.2).
+    HeaderName,
+    /// What may stand in a `Location`.
+    Location,
+    /// `404`, `4xx` or `5xx`.
+    ErrorStatus,
+    /// A name of a file, without a folder.
+    FileName,
+    /// An array.
+    List {
+        of: &'static Self,
+        max: usize,
+    },
+    /// A table with these fields.
+    Record(&'static [Field]),
+    /// An array of such tables.
+    Records {
+        fields: &'static [Field],
+        max: usize,
+    },
+    /// A table whose names are free.
+    Map {
+        names: &'static Self,
+        of: &'static Self,
+        max: usize,
+    },
 }
 
 /// What reading a value depends on.
@@ -91,6 +123,10 @@ impl Kind {
                 | Self::IntOrAuto { .. }
                 | Self::CpuSets
                 | Self::Tls
+                | Self::List { .. }
+                | Self::Record(_)
+                | Self::Records { .. }
+                | Self::Map { .. }
         )
     }
 
@@ -125,6 +161,10 @@ impl Kind {
                 DeValue::Table(table) => tls::read(table, context),
                 _ => Err(self.mistyped(value)),
             },
+            Self::List { of, max } => nested::list(of, max, value, context),
+            Self::Record(fields) => nested::record(fields, value, context),
+            Self::Records { fields, max } => nested::records(fields, max, value, context),
+            Self::Map { names, of, max } => nested::map(names, of, max, value, context),
             _ => match value {
                 DeValue::String(text) => self.text(text, context).map(Json::from),
                 DeValue::Integer(number)
@@ -178,6 +218,22 @@ impl Kind {
             Self::Levels => format!("{}, and \"target=level\" after commas", one_of(Level::WORDS)),
             Self::CpuSets => "an array of processor lists, as [\"0\", \"1-3,5\"]".to_owned(),
             Self::Tls => tls::ALLOWED.to_owned(),
+            Self::HostPattern => "a host name, \"*.\" and a domain, an IP address, or \"*\"".to_owned(),
+            Self::Network => "an IP address, a network as \"192.0.2.0/24\", or \"unix\"".to_owned(),
+            Self::HeaderName => "a field name of letters, digits and \"-\", at most 64".to_owned(),
+            Self::Location => {
+                "a path that begins with \"/\", or an http or https URL, in visible ASCII".to_owned()
+            }
+            Self::ErrorStatus => "a status from 400 to 599, \"4xx\" or \"5xx\"".to_owned(),
+            Self::FileName => "a file name of at most 255 bytes, without \"/\"".to_owned(),
+            Self::List { of, max } => format!("an array of at most {max}; each: {}", of.allowed(&[], &[])),
+            Self::Record(fields) => nested::fields(fields),
+            Self::Records { fields, max } => {
+                format!("an array of at most {max}; each: {}", nested::fields(fields))
+            }
+            Self::Map { of, max, .. } => {
+                format!("a table of at most {max}; each value: {}", of.allowed(&[], &[]))
+            }
         }
     }
 
@@ -202,6 +258,12 @@ impl Kind {
             Self::HeaderValue if is_header_value(text) => Ok(text.to_owned()),
             Self::Database => self.database(text, context),
             Self::Levels => self.levels(text),
+            Self::HostPattern => host_pattern(text),
+            Self::Network => network(text),
+            Self::HeaderName if is_header_name(text) => Ok(text.to_owned()),
+            Self::Location if is_location(text) => Ok(text.to_owned()),
+            Self::ErrorStatus if is_error_status(text) => Ok(text.to_owned()),
+            Self::FileName if is_file_name(text) => Ok(text.to_owned()),
             _ => Err(Problem::new(format!("{} is not allowed", quote(text)))),
         }
     }
@@ -308,16 +370,25 @@ fn unknown<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Problem 
     Problem::new(format!("unknown value {}", quote(text))).near(nearest(text, words).map(quote))
 }
 
-/// A canonical value as TOML.
+/// A canonical value as TOML: what JSON writes differently is tables.
 pub(crate) fn literal(value: &Json) -> String {
     match value {
         Json::Null => "\"\"".to_owned(),
         Json::String(text) => quote(text),
-        Json::Array(values) => format!("[{}]", values.iter().map(literal).collect::<Vec<_>>().join(", ")),
-        Json::Object(values) => {
-            let settings = values.iter().map(|(name, value)| format!("{name} = {}", literal(value)));
-            format!("{{ {} }}", settings.collect::<Vec<_>>().join(", "))
+        Json::Array(elements) => {
+            format!("[{}]", elements.iter().map(literal).collect::<Vec<String>>().join(", "))
         }
+        Json::Object(members) if members.is_empty() => "{}".to_owned(),
+        Json::Object(members) => {
+            let member = |(name, value): (&String, &Json)| {
+                let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+                let is_bare = !name.is_empty() && name.bytes().all(bare);
+                let name = if is_bare { name.clone() } else { quote(name) };
+                format!("{name} = {}", literal(value))
+            };
+            format!("{{ {} }}", members.iter().map(member).collect::<Vec<String>>().join(", "))
+        }
+        // Numbers and booleans are the same in JSON and TOML.
         other => other.to_string(),
     }
 }
@@ -406,11 +477,73 @@ fn is_header_value(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.trim() == text && text.bytes().all(fits)
 }
 
+fn is_header_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(fits)
+}
+
+fn is_error_status(text: &str) -> bool {
+    let code = |text: &str| text.parse::<u16>().is_ok_and(|code| (400..=599).contains(&code));
+    ["4xx", "5xx"].contains(&text) || (text.len() == 3 && code(text))
+}
+
+fn is_file_name(text: &str) -> bool {
+    let special = |char: char| char == '/' || char.is_control();
+    (1..=255).contains(&text.len()) && ![".", ".."].contains(&text) && !text.contains(special)
+}
+
+fn is_location(text: &str) -> bool {
+    let rooted =
+        text.starts_with('/') || ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    rooted
+        && text.len() <= 2048
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+}
+
+/// A host name as names are compared: in lower case, without the dot of the root.
+fn host_pattern(text: &str) -> Result<String, Problem> {
+    let wrong = |why: &str| Err(Problem::new(format!("{}: {why}", quote(text))));
+    let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if lower == "*" || lower.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) {
+        return Ok(lower);
+    }
+    let address = lower.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&lower);
+    if let Ok(IpAddr::V6(address)) = address.parse() {
+        return Ok(format!("[{address}]"));
+    }
+    let domain = lower.strip_prefix("*.").unwrap_or(&lower);
+    let label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        (1..=63).contains(&label.len()) && label.bytes().all(fits)
+    };
+    match domain {
+        _ if domain.contains(':') => wrong("a port does not belong here"),
+        _ if !domain.is_ascii() => wrong("not ASCII: write the name in its \"xn--\" form"),
+        _ if domain.len() > 253 || !domain.split('.').all(label) => wrong("not a host name"),
+        _ => Ok(lower),
+    }
+}
+
+/// An address or a network; what is behind its prefix has to be zero, for it would not mean what it seems to.
+fn network(text: &str) -> Result<String, Problem> {
+    let wrong = |why: String| Problem::new(format!("{}: {why}", quote(text)));
+    if text == "unix" || text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let network: IpNet = text.parse().map_err(|_| wrong("not a network".to_owned()))?;
+    if network.addr() != network.network() {
+        let near = Some(quote(network.trunc().to_string()));
+        return Err(wrong("there are bits behind the prefix".to_owned()).near(near));
+    }
+    Ok(network.to_string())
+}
+
 /// More than the loops of a large machine, and no more than can be read.
 const MAX_CPU_SETS: usize = 1024;
 
 /// The services a listener can name. One of them is of a later version; the schema says which.
-const SERVICES: [&str; 8] = ["web", "gateway", "admin", "echo", "discard", "daytime", "chargen", "syslog"];
+const SERVICES: [&str; 9] =
+    ["web", "redirect", "gateway", "admin", "echo", "discard", "daytime", "chargen", "syslog"];
 
 /// The longest path that the kernel takes, see path_resolution(7).
 const PATH_MAX: usize = 4095;

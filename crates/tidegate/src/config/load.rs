@@ -291,8 +291,13 @@ impl Loader {
         let place = source.place(value.span());
         match key.read(value.get_ref(), &self.context) {
             Ok(value) => Some(Setting { value, place }),
-            Err(problem) => {
-                self.error(place, path, problem);
+            Err(mut problem) => {
+                match problem.take_part() {
+                    Some(part) => {
+                        self.error(source.place(part.span), format!("{path}{}", part.label), problem);
+                    }
+                    None => self.error(place, path, problem),
+                }
                 None
             }
         }

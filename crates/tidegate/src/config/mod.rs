@@ -26,11 +26,13 @@ mod file;
 mod kind;
 mod load;
 mod nearest;
+mod nested;
 mod origin;
 mod overlay;
 mod reference;
 mod reload;
 mod schema;
+mod site;
 mod syntax;
 mod tls;
 mod tree;
@@ -45,11 +47,13 @@ pub use load::LoadOptions;
 pub use origin::Origin;
 pub use overlay::{RESERVED_ENV, RESERVED_ENV_PREFIXES};
 pub use reference::reference;
+pub use site::{BasicAuth, CacheControl, Hsts, LimitRequests, Redirect, WebSite};
 pub use tls::{CertificateFiles, ListenerTls};
 pub use units::{ByteSize, UnitError, format_duration, parse_duration};
 pub use value::{Address, Count, Database, Invalid, Levels, Name, ServiceName, UNIX_PATH_MAX};
 pub use words::{
-    Accept, Acceptor, Backend, Balance, Dispatch, Level, OnUnknown, Timers, TlsVersion, Trigger,
+    Accept, Acceptor, AccessLog, Backend, Balance, Dispatch, Level, OnUnknown, RequestId, Timers, TlsVersion,
+    Trigger,
 };
 
 /// Everything that can be configured. The documentation of each key, its limits and its unit are in
@@ -364,8 +368,65 @@ pub struct Web {
     pub min_rate_grace: Duration,
     /// Connections of one address with a worker; 0: no limit.
     pub max_connections_per_address: u32,
+    /// Whether accounts are served under `/api`.
+    pub api: bool,
+    /// How long a login lasts.
+    #[serde(with = "units::duration")]
+    pub api_session_lifetime: Duration,
+    /// How far the time of a signed login may be from the server's.
+    #[serde(with = "units::duration")]
+    pub api_sign_window: Duration,
+    /// Failed logins for a name from an address within 15 minutes.
+    pub api_max_failures: u32,
+    /// The files that stand for their folder, in the order in which they are looked for.
+    pub index: Vec<String>,
+    /// What is tried in turn for a path; empty: the file or the folder of it.
+    pub try_files: Vec<String>,
+    /// Whether folders without an index are listed.
+    pub autoindex: bool,
+    /// `Cache-Control` of files; the first glob that matches counts.
+    pub cache_control: Vec<CacheControl>,
+    /// Files under the root that answer errors, by their status or class.
+    pub error_pages: BTreeMap<String, String>,
+    /// Whether text is compressed.
+    pub compress: bool,
+    /// Whether compressed files beside others are sent in their place.
+    pub precompressed: bool,
+    /// Whether names that begin with a dot are served.
+    pub dot_files: bool,
+    /// Files that are kept open or in memory, for each site and loop, at least 1.
+    pub max_cached_files: usize,
+    /// Bytes of files in memory, for each site and loop.
+    pub max_cached_bytes: ByteSize,
+    /// Ranges that a request may ask for.
+    pub max_ranges: usize,
+    /// A request line with its fields.
+    pub max_head_bytes: ByteSize,
+    /// Fields of a request.
+    pub max_fields: usize,
+    /// The target of a request.
+    pub max_target_bytes: ByteSize,
+    /// The body of a request.
+    pub max_body_bytes: ByteSize,
+    /// What says nothing in a request: empty lines before it, chunk extensions, trailers.
+    pub max_overhead_bytes: ByteSize,
+    /// Requests of a connection; 0: no limit.
+    pub max_requests_per_connection: u32,
+    /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<String>,
+    /// Whether requests are recorded, and how.
+    pub access_log: AccessLog,
+    /// One in so many of them, at least 1.
+    pub access_log_sample: u32,
+    /// Where `X-Request-Id` comes from.
+    pub request_id: RequestId,
+    /// The port that listeners of the service `redirect` send their clients to.
+    pub https_port: u16,
     /// Fixed answers. Paths are unique.
     pub respond: Vec<Respond>,
+    /// Sites with a name.
+    #[serde(default)]
+    pub site: Vec<WebSite>,
 }
 
 /// `[[web.respond]]`

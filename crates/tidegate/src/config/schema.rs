@@ -12,7 +12,10 @@ use toml::de::DeValue;
 use super::MAX_WORKERS;
 use super::error::Problem;
 use super::kind::{Context, Kind, literal};
-use super::words::{Accept, Acceptor, Backend, Balance, Dispatch, OnUnknown, Timers, Trigger};
+use super::nested::Field;
+use super::words::{
+    Accept, Acceptor, AccessLog, Backend, Balance, Dispatch, OnUnknown, RequestId, Timers, Trigger,
+};
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -54,7 +57,10 @@ impl Key {
             };
             if served { Ok(value) } else { Err(Problem::not_yet(&text)) }
         });
-        read.map_err(|problem| problem.or_allowed(|| self.allowed(&context.services)))
+        read.map_err(|problem| {
+            // What is wrong inside of it says itself what is allowed there.
+            if problem.is_placed() { problem } else { problem.or_allowed(|| self.allowed(&context.services)) }
+        })
     }
 
     /// What this version allows, in words.
@@ -147,6 +153,8 @@ const DATA_DIR: &str = "<data_dir>";
 pub(crate) const LISTEN: &str = "listen";
 /// The array of fixed answers.
 pub(crate) const RESPOND: &str = "web.respond";
+/// The array of sites.
+pub(crate) const SITE: &str = "web.site";
 
 /// The elements of the arrays when nobody says, as a file would have them.
 pub(crate) const BUILT_IN_ROWS: &str = r#"
@@ -187,14 +195,23 @@ pub(crate) const SECTIONS: &[Section] = &[
         doc: "One table per fixed answer. It matches the whole path, before files. A file with any replaces the one \
               built in; `respond = []` in `[web]` removes it.",
     },
+    Section {
+        path: SITE,
+        rows: Some(256),
+        doc: "One table per site: what is served under some names in place of what `[web]` says. A key that is the same in \
+              `[web]` has its value from there when it is not said here.",
+    },
     Section { path: "gateway", rows: None, doc: "The service `gateway`." },
     Section { path: "accounts", rows: None, doc: "Who may log in." },
     Section { path: "log", rows: None, doc: "Records, and the log server that keeps them." },
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86400);
+const YEAR: Duration = Duration::from_secs(365 * 86400);
 const MONTH: Duration = Duration::from_secs(30 * 86400);
+const YEARS: Duration = Duration::from_secs(10 * 365 * 86400);
 const MILLI: Duration = Duration::from_millis(1);
 
 const KIB: u64 = 1 << 10;
@@ -220,6 +237,37 @@ impl Key {
         Self { reload: false, ..self }
     }
 }
+
+/// A field that has to be there.
+const fn required(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind, default: Default::Required }
+}
+
+/// A field that has a default.
+const fn optional(name: &'static str, kind: Kind, default: &'static str) -> Field {
+    Field { name, kind, default: Default::Value(default) }
+}
+
+const CACHE_CONTROL: &[Field] =
+    &[required("files", Kind::Text { max: 256 }), required("value", Kind::HeaderValue)];
+const REDIRECT: &[Field] = &[
+    required("from", Kind::UrlPath),
+    required("to", Kind::Location),
+    optional("status", Kind::Int { min: 301, max: 308 }, "308"),
+];
+const BASIC_AUTH: &[Field] = &[
+    optional("realm", Kind::HeaderValue, r#""Restricted""#),
+    required("users", Kind::Path { empty: false }),
+];
+const LIMIT_REQUESTS: &[Field] = &[
+    required("rate", Kind::Int { min: 1, max: 1_000_000 }),
+    optional("burst", Kind::Int { min: 1, max: 1_000_000 }, "1"),
+];
+const HSTS: &[Field] = &[
+    optional("max_age", Kind::Duration { min: Duration::ZERO, max: YEARS }, r#""365d""#),
+    optional("subdomains", Kind::Bool, "false"),
+    optional("preload", Kind::Bool, "false"),
+];
 
 /// Every key, section by section.
 #[rustfmt::skip]
@@ -324,6 +372,87 @@ pub(crate) const KEYS: &[Key] = &[
         "How long a body or an answer may take before its rate is looked at."),
     key("web.max_connections_per_address", Kind::Int { min: 0, max: 1_000_000 }, "0",
         "Connections that one address may have at a time with each worker; one more is reset. An IPv6 address counts by its first 64 bits. 0: no limit."),
+    key("web.api", Kind::Bool, "false",
+        "Registering and logging in with the accounts of the gateway, under `/api`: see docs/api.md."),
+    key("web.api_session_lifetime", Kind::Duration { min: SECOND, max: YEAR }, r#""7d""#,
+        "How long somebody stays logged in."),
+    key("web.api_sign_window", Kind::Duration { min: SECOND, max: DAY }, r#""5m""#,
+        "How far the time of a signed login may be from the server's, before and after."),
+    key("web.api_max_failures", Kind::Int { min: 1, max: 1_000_000 }, "10",
+        "Failed logins for a name from an address within 15 minutes; ten times as many for a name from anywhere, and from an address for any name. Further ones are answered with 429."),
+
+    key("web.index", Kind::List { of: &Kind::FileName, max: 16 }, r#"["index.html"]"#,
+        "The files that stand for their folder, in the order in which they are looked for."),
+    key("web.try_files", Kind::List { of: &Kind::Text { max: 1024 }, max: 16 }, "[]",
+        "What is tried in turn for a path: `$uri` and `$uri.html` are files, `$uri/` the folder, `/index.html` always that file, `=404` at the end a status. `[]`: the file or the folder of the path."),
+    key("web.autoindex", Kind::Bool, "false", "A folder without an index is answered with a list of its files, as HTML or JSON."),
+    key("web.cache_control", Kind::Records { fields: CACHE_CONTROL, max: 64 }, "[]",
+        "The `Cache-Control` of files, by glob: `[{ files = \"*.css\", value = \"max-age=3600\" }]`. The first that matches counts; without a slash a glob is for the name in whatever folder."),
+    key("web.error_pages", Kind::Map { names: &Kind::ErrorStatus, of: &Kind::UrlPath, max: 64 }, "{}",
+        "Files under the root that answer errors: `{ 404 = \"/404.html\", 5xx = \"/sorry.html\" }`. Read when the workers start, at most 256 KiB each."),
+    key("web.compress", Kind::Bool, "true", "Text is compressed for clients that take it."),
+    key("web.precompressed", Kind::Bool, "false",
+        "`FILE.br`, `FILE.zst` and `FILE.gz` are sent in place of `FILE` to clients that take them."),
+    key("web.dot_files", Kind::Bool, "false", "Names that begin with a dot are served; otherwise they are a 404, but for `.well-known`."),
+    key("web.max_cached_files", Kind::Int { min: 1, max: 1_000_000 }, "1024",
+        "Files that are kept open or in memory, for each site in each loop."),
+    key("web.max_cached_bytes", Kind::Size { min: 0, max: 64 * GIB }, r#""32MiB""#,
+        "What these may take of memory, for each site in each loop: small files, and what has been compressed."),
+    key("web.max_ranges", Kind::Int { min: 0, max: 1024 }, "16",
+        "Ranges that a request may ask for; who asks for more gets the whole file. 0: ranges are not served."),
+    key("web.max_head_bytes", Kind::Size { min: KIB, max: MIB }, r#""16KiB""#,
+        "The head of a request; more is a 431."),
+    key("web.max_fields", Kind::Int { min: 1, max: 10_000 }, "100", "Fields of a request; more are a 431."),
+    key("web.max_target_bytes", Kind::Size { min: 64, max: MIB }, r#""8KiB""#,
+        "The target of a request; more is a 414. Not more than `web.max_head_bytes`."),
+    key("web.max_body_bytes", Kind::Size { min: 0, max: TIB }, r#""10MiB""#, "The body of a request; more is a 413."),
+    key("web.max_overhead_bytes", Kind::Size { min: 64, max: MIB }, r#""4KiB""#,
+        "What says nothing in a request: empty lines before it, chunk extensions and trailers, in all."),
+    key("web.max_requests_per_connection", Kind::Int { min: 0, max: 1_000_000_000 }, "0",
+        "Requests of a connection, the last of which ends it; 0: no limit."),
+    key("web.trusted_proxies", Kind::List { of: &Kind::Network, max: 1024 }, "[]",
+        "Who is believed in `X-Forwarded-For` and `X-Forwarded-Proto`: balancers, by their addresses. With them the client's address is the last one in the list that is not trusted."),
+    key("web.access_log", Kind::Word(AccessLog::WORDS), r#""off""#,
+        "Whether requests are recorded, with the target `tidegate_web::access`: as lines of the combined format, or with attributes. See docs/operations.md, *Access log*."),
+    key("web.access_log_sample", Kind::Int { min: 1, max: 1_000_000_000 }, "1", "One in so many requests is recorded."),
+    key("web.request_id", Kind::Word(RequestId::WORDS), r#""off""#,
+        "The field `X-Request-Id` of answers: none, a new one for each request, or the one that the request came with if it can be one."),
+    key("web.https_port", Kind::Int { min: 1, max: 65535 }, "443",
+        "The port that listeners of the service `redirect` send their clients to."),
+
+    key("web.site.hosts", Kind::List { of: &Kind::HostPattern, max: 256 }, "[]",
+        "The names: `example.com`, `*.example.com` for all below it, `*` or none for what no other site has. The nearest counts."),
+    key("web.site.listeners", Kind::List { of: &Kind::Name, max: 64 }, "[]",
+        "The listeners that have the site; `[]`: all of the service `web`."),
+    key("web.site.root", Kind::Path { empty: true }, "", "The folder that is served; `\"\"`: none.").default(Default::Absent),
+    key("web.site.index", Kind::List { of: &Kind::FileName, max: 16 }, "", "As in `[web]`.").default(Default::Absent),
+    key("web.site.try_files", Kind::List { of: &Kind::Text { max: 1024 }, max: 16 }, "", "As in `[web]`.")
+        .default(Default::Absent),
+    key("web.site.autoindex", Kind::Bool, "", "As in `[web]`.").default(Default::Absent),
+    key("web.site.cache_control", Kind::Records { fields: CACHE_CONTROL, max: 64 }, "", "As in `[web]`.")
+        .default(Default::Absent),
+    key("web.site.error_pages", Kind::Map { names: &Kind::ErrorStatus, of: &Kind::UrlPath, max: 64 }, "",
+        "As in `[web]`.").default(Default::Absent),
+    key("web.site.compress", Kind::Bool, "", "As in `[web]`.").default(Default::Absent),
+    key("web.site.precompressed", Kind::Bool, "", "As in `[web]`.").default(Default::Absent),
+    key("web.site.dot_files", Kind::Bool, "", "As in `[web]`.").default(Default::Absent),
+    key("web.site.redirects", Kind::Records { fields: REDIRECT, max: 1024 }, "[]",
+        "Paths that are somewhere else, tried in this order before files: `[{ from = \"/old/*\", to = \"https://example.com/new/*\", status = 301 }]`. What `*` stands for is put in; the query stays."),
+    key("web.site.headers", Kind::Map { names: &Kind::HeaderName, of: &Kind::HeaderValue, max: 64 }, "{}",
+        "Fields that every answer gets which has none of this name."),
+    key("web.site.allow", Kind::List { of: &Kind::Network, max: 1024 }, "[]",
+        "Who is let in; others are told 403, unless this is empty. The longest prefix in `allow` and `deny` counts."),
+    key("web.site.deny", Kind::List { of: &Kind::Network, max: 1024 }, "[]", "Who is told 403."),
+    key("web.site.basic_auth", Kind::Record(BASIC_AUTH), "",
+        "Asks for a name and a password: `{ realm = \"…\", users = \"FILE\" }`, the file with lines that `tidegate password` prints. Read when the workers start.")
+        .default(Default::Absent),
+    key("web.site.limit_rate", Kind::Size { min: 0, max: GIB }, r#""0B""#,
+        "Bytes per second of the bodies of a connection; 0: no limit."),
+    key("web.site.limit_requests", Kind::Record(LIMIT_REQUESTS), "",
+        "How often an address may ask, per second in the long run, and at once after a pause; more is a 429. A /64 of IPv6 counts as one.")
+        .default(Default::Absent),
+    key("web.site.hsts", Kind::Record(HSTS), "",
+        "`Strict-Transport-Security`: tells browsers over TLS to come over TLS only.").default(Default::Absent),
 
     key("web.respond.path", Kind::UrlPath, r#""""#, "The path it answers. Unique.").default(Default::Required),
     key("web.respond.status", Kind::Int { min: 200, max: 599 }, "200", "The status code."),

@@ -188,6 +188,8 @@ fn is_of_many(ip: IpAddr) -> bool {
 pub enum ServiceName {
     /// Static sites and fixed answers over HTTP.
     Web,
+    /// The same over TLS is where everybody is sent to.
+    Redirect,
     /// The message gateway.
     Gateway,
     /// Metrics, health, status.
@@ -211,6 +213,7 @@ impl ServiceName {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Web => "web",
+            Self::Redirect => "redirect",
             Self::Gateway => "gateway",
             Self::Admin => "admin",
             Self::Echo => "echo",
@@ -228,6 +231,7 @@ impl FromStr for ServiceName {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         Ok(match text {
             "web" => Self::Web,
+            "redirect" => Self::Redirect,
             "gateway" => Self::Gateway,
             "admin" => Self::Admin,
             "echo" => Self::Echo,

@@ -133,6 +133,28 @@ words! {
     }
 }
 words! {
+    /// Whether requests are recorded: `web.access_log`.
+    AccessLog {
+        /// They are not.
+        Off = "off",
+        /// As lines that Apache and nginx write.
+        Combined = "combined",
+        /// As records with attributes.
+        Json = "json",
+    }
+}
+words! {
+    /// Where the id of a request comes from: `web.request_id`.
+    RequestId {
+        /// There is none.
+        Off = "off",
+        /// Each gets a new one.
+        New = "new",
+        /// The one that it came with, if it can be one.
+        Accept = "accept",
+    }
+}
+words! {
     /// The severity of a log record.
     Level {
         /// Nothing at all.

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_engine::Metrics;
+use tidegate_engine::{LISTENER_WORDS, Metrics, Words};
 use tidegate_process::systemd::ActivatedSockets;
 use tidegate_process::{Amendment, ChildSpec, Plan, Role};
 use tidegate_sys::fd_channel::FdChannel;
@@ -26,6 +26,7 @@ use crate::board::Board;
 use crate::config::Accept;
 use crate::sockets::Bound;
 use crate::status::{StatusSource, View};
+use crate::tables::{TableSizes, Tables};
 use crate::{Error, ServerBuilder};
 
 /// A configuration that is, was or is about to be served.
@@ -49,12 +50,29 @@ pub(crate) struct Grown {
 }
 
 /// Counters that several processes share, and their memory.
-pub(crate) fn shared_metrics(places: usize, listeners: usize) -> Result<(Metrics, Arc<OwnedFd>), Error> {
-    let words = Metrics::words_needed(places, listeners);
+pub(crate) fn shared_metrics(
+    places: usize,
+    listeners: usize,
+    tables: TableSizes,
+) -> Result<(Metrics, Tables, Arc<OwnedFd>), Error> {
+    let words = Metrics::words_needed(places, listeners) + tables.total();
     let memory = SharedMemory::create("tidegate-metrics", words * size_of::<u64>())
         .map_err(Error::system("making the counters"))?;
     let fd = memory.as_fd().try_clone_to_owned().map_err(Error::system("sharing the counters"))?;
-    Ok((Metrics::new(Arc::new(SharedWords(memory)), listeners), Arc::new(fd)))
+    let (metrics, tables) = views_of(memory, (listeners, LISTENER_WORDS), tables);
+    Ok((metrics, tables, Arc::new(fd)))
+}
+
+/// The counters at the beginning of a memory, of so many listeners of so many words, and the tables at its end.
+pub(crate) fn views_of(
+    memory: SharedMemory,
+    (listeners, listener_words): (usize, usize),
+    sizes: TableSizes,
+) -> (Metrics, Tables) {
+    let memory: Arc<dyn Words> = Arc::new(SharedWords(memory));
+    let counters = memory.words().len().saturating_sub(sizes.total());
+    let tables = Tables::behind(&memory, counters, sizes);
+    (Metrics::new(memory, listeners).with_listener_words(listener_words).in_first(counters), tables)
 }
 
 impl Generation {
@@ -72,9 +90,9 @@ impl Generation {
         let before = before.map_or(&[][..], |before| &before.bound);
         let bound = server.bind_beside(workers, before, given, patience)?;
         let places = server.layout().places(usize::try_from(workers).unwrap_or(usize::MAX));
-        let (metrics, fd) = shared_metrics(places, server.site_count())?;
+        let (metrics, tables, fd) = shared_metrics(places, server.site_count(), server.tables)?;
         let listeners = server.listener_metas(bound.iter().map(|bound| bound.address.as_str()));
-        let view = View { generation: number.into(), metrics, listeners, layout: server.layout() };
+        let view = View { generation: number.into(), metrics, listeners, layout: server.layout(), tables };
         Ok(Self { number, server, workers, bound, view, metrics: fd, is_committed: false })
     }
 

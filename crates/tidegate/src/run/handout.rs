@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidegate_engine::{CounterDef, MIN_LISTENER_WORDS, Metrics, Service};
+use tidegate_engine::{CounterDef, MIN_LISTENER_WORDS, Service};
 use tidegate_log::LogServer;
 use tidegate_process::Child;
 use tidegate_sys::shared::{SharedMemory, read_all, sealed_bytes};
@@ -15,9 +15,10 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::layout::Layout;
 use crate::status::{ListenerMeta, StatusSource, View};
+use crate::tables::TableSizes;
 use crate::{Error, ServerBuilder};
 
-use super::worker::SharedWords;
+use super::generation::views_of;
 
 /// What a child is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub(crate) struct ViewParts {
     /// How many words each of them has.
     #[serde(default = "fewest_listener_words")]
     listener_words: usize,
+    /// What stands behind the counters.
+    #[serde(default)]
+    tables: TableSizes,
 }
 
 impl Handout {
@@ -98,8 +102,8 @@ impl ViewParts {
     pub(crate) fn of(view: &View) -> Self {
         let part = |meta: &ListenerMeta| (meta.name.clone(), meta.address.clone(), meta.service.clone());
         let listeners = view.listeners.iter().map(part).collect();
-        let listener_words = view.metrics.listener_words();
-        Self { generation: view.generation, layout: view.layout, listeners, listener_words }
+        let (listener_words, tables) = (view.metrics.listener_words(), view.tables.sizes());
+        Self { generation: view.generation, layout: view.layout, listeners, listener_words, tables }
     }
 
     /// With the counters behind a descriptor.
@@ -112,9 +116,8 @@ impl ViewParts {
             counters: counters(server, name, service),
         };
         let listeners: Arc<[ListenerMeta]> = self.listeners.iter().map(meta).collect();
-        let metrics = Metrics::new(Arc::new(SharedWords(memory)), listeners.len())
-            .with_listener_words(self.listener_words);
-        Ok(View { generation: self.generation, metrics, listeners, layout: self.layout })
+        let (metrics, tables) = views_of(memory, (listeners.len(), self.listener_words), self.tables);
+        Ok(View { generation: self.generation, metrics, listeners, layout: self.layout, tables })
     }
 }
 

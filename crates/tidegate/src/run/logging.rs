@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use tidegate_log::{
-    ClientOptions, Levels, LogClient, LogTo, Resource, SharedStore, StderrMode, Store, StoreOptions,
+    ClientOptions, Levels, LevelsError, LogClient, LogTo, Resource, SharedStore, StderrMode, Store,
+    StoreOptions,
 };
 
 use tidegate_process::Child;
@@ -13,7 +14,7 @@ use tidegate_process::Child;
 use super::control;
 use super::worker::{chain, tell};
 use crate::board::Board;
-use crate::config::Config;
+use crate::config::{AccessLog, Config};
 use crate::{Error, ServerBuilder};
 
 /// How long a process that ends waits for its last records to be stored.
@@ -66,7 +67,7 @@ pub(crate) fn end_of_child(child: &Child, what: &str, outcome: &Result<(), Error
 
 /// Has the level of the configuration, changed by what an operator has said.
 pub(crate) fn set_levels(log: &LogClient, config: &Config, said: &[String]) {
-    let configured = config.log.level.to_string().parse::<Levels>();
+    let configured = levels_of(config);
     let levels =
         configured.and_then(|levels| said.iter().try_fold(levels, |levels, spec| levels.with_target(spec)));
     match levels {
@@ -114,11 +115,8 @@ fn install(
     to: LogTo,
     board: Option<&Board>,
 ) -> Result<LogClient, Error> {
-    let levels: Levels =
-        config.log.level.to_string().parse().map_err(|error: tidegate_log::LevelsError| {
-            // The configuration has checked it, so the two readers disagree, which is a bug.
-            Error::Service(error.into())
-        })?;
+    // The configuration has checked it, so the two readers disagree, which is a bug.
+    let levels = levels_of(config).map_err(|error| Error::Service(error.into()))?;
     let options = ClientOptions {
         levels,
         stderr: if config.process.daemon { StderrMode::WhenAway } else { StderrMode::Always },
@@ -130,3 +128,16 @@ fn install(
     tidegate_log::log_panics();
     Ok(client)
 }
+
+/// The levels of the configuration. Who wants an access log has it whatever the level of everything else is.
+fn levels_of(config: &Config) -> Result<Levels, LevelsError> {
+    let levels = config.log.level.to_string().parse::<Levels>()?;
+    let said = config.log.level.targets().any(|(target, _)| target == ACCESS_LOG);
+    match config.web.access_log {
+        AccessLog::Combined | AccessLog::Json if !said => levels.with_target(&format!("{ACCESS_LOG}=info")),
+        _ => Ok(levels),
+    }
+}
+
+/// The target of the records of requests.
+const ACCESS_LOG: &str = "tidegate_web::access";

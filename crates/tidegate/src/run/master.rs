@@ -35,6 +35,7 @@ use crate::board::Board;
 use crate::layout::Layout;
 use crate::server::{OnReady, Ready};
 use crate::status::{ListenerMeta, ProcessState, ROLE_MASTER, StatusSource, View};
+use crate::tables::TableSizes;
 use crate::{Error, ServerBuilder};
 
 /// Runs a server of several processes until it is stopped.
@@ -177,9 +178,10 @@ impl Hooks {
     ) -> Result<Self, Error> {
         let places = Layout::FIRST_PROCESS + server.processes.len();
         let listeners: Arc<[ListenerMeta]> = server.log_meta().into_iter().collect();
-        let (metrics, permanent_metrics) = shared_metrics(places, listeners.len())?;
+        let (metrics, tables, permanent_metrics) =
+            shared_metrics(places, listeners.len(), TableSizes::default())?;
         announce(&metrics.process(Layout::MASTER), ROLE_MASTER, 0, FIRST, 0);
-        let permanent = View { generation: 0, metrics, listeners, layout: Layout::PERMANENT };
+        let permanent = View { generation: 0, metrics, listeners, layout: Layout::PERMANENT, tables };
         Ok(Self {
             server,
             generations: BTreeMap::new(),

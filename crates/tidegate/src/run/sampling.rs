@@ -154,6 +154,7 @@ mod tests {
     use super::*;
     use crate::layout::Layout;
     use crate::status::{ListenerMeta, View};
+    use crate::tables::Tables;
 
     const LAYOUT: Layout = Layout { loops: 2, has_acceptor: false, is_permanent: false };
 
@@ -172,9 +173,14 @@ mod tests {
         }
         let listeners: Arc<[ListenerMeta]> = Arc::new([meta("web"), meta(ADMIN)]);
         let none = Metrics::on_heap_for(2, 0);
-        let permanent =
-            View { generation: 0, metrics: none, listeners: Arc::new([]), layout: Layout::PERMANENT };
-        let view = View { generation: 1, metrics, listeners, layout: LAYOUT };
+        let permanent = View {
+            generation: 0,
+            metrics: none,
+            listeners: Arc::new([]),
+            layout: Layout::PERMANENT,
+            tables: Tables::default(),
+        };
+        let view = View { generation: 1, metrics, listeners, layout: LAYOUT, tables: Tables::default() };
         StatusSource { permanent, generations: vec![view], board: Board::on_heap() }
     }
 

@@ -23,6 +23,7 @@ use crate::layout::Layout;
 use crate::server::{Ready, SpawnedServer};
 use crate::sockets::Bound;
 use crate::status::{ListenerMeta, ProcessState, ROLE_LOG_SERVER, ROLE_WORKER, StatusSource, View};
+use crate::tables::Tables;
 use crate::{Error, ServerBuilder};
 
 /// Starts the server on a thread of this process.
@@ -53,12 +54,14 @@ fn counters_at(server: &ServerBuilder, addresses: &[String]) -> StatusSource {
         metrics: Metrics::on_heap_for(Layout::FIRST_PROCESS, log.len()),
         listeners: log,
         layout: Layout::PERMANENT,
+        tables: Tables::default(),
     };
     let own = View {
         generation: GENERATION.into(),
         metrics: Metrics::on_heap_for(server.layout().places(1), server.site_count()),
         listeners: server.listener_metas(addresses.iter().map(String::as_str)),
         layout: server.layout(),
+        tables: Tables::on_heap(server.tables),
     };
     StatusSource { permanent, generations: vec![own], board: None }
 }

@@ -70,7 +70,7 @@ fn service_that_is_unknown() {
     check(
         &listener("127.0.0.1:1", "wep"),
         "
-tidegate.toml:4:11: listen[0].service: unknown value \"wep\"; did you mean \"web\"? (allowed: \"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\")
+tidegate.toml:4:11: listen[0].service: unknown value \"wep\"; did you mean \"web\"? (allowed: \"web\", \"redirect\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\")
 4 | service = \"wep\"
   |           ^^^^^",
     );
@@ -95,7 +95,7 @@ fn listener_without_what_it_needs() {
 tidegate.toml:2:1: listen[0].name: missing (allowed: 1 to 32 of a-z, 0-9 and \"-\")
 2 | [[listen]]
   | ^^^^^^^^^^
-tidegate.toml:2:1: listen[0].service: missing (allowed: \"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\")
+tidegate.toml:2:1: listen[0].service: missing (allowed: \"web\", \"redirect\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\")
 2 | [[listen]]
   | ^^^^^^^^^^",
     );

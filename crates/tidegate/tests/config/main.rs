@@ -12,6 +12,7 @@ mod models;
 mod never_panics;
 mod not_yet;
 mod settings;
+mod sites;
 mod sources;
 mod threads;
 mod together;

@@ -9,7 +9,7 @@ fn later_features_are_refused() {
             "listen.web.service=syslog",
             "listen.web.service",
             "\"syslog\" is not yet supported",
-            "\"web\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\"",
+            "\"web\", \"redirect\", \"gateway\", \"admin\", \"echo\", \"discard\", \"daytime\" or \"chargen\"",
         ),
         (
             "accounts.database=postgres://db/x",

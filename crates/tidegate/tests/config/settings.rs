@@ -52,7 +52,7 @@ fn set_of_unknown_keys() {
     );
     check_set(
         "x.y=2",
-        "--set x.y=2: no section is named \"x\" (allowed: process, engine, listen, web, web.respond, gateway, accounts, log)",
+        "--set x.y=2: no section is named \"x\" (allowed: process, engine, listen, web, web.respond, web.site, gateway, accounts, log)",
     );
     check_set(
         "workers=2",

@@ -57,7 +57,7 @@ fn on_datagrams(row: &Row) -> Vec<Wrong<'_>> {
     const SERVICE: &str = "serves connections, and the address is one of datagrams";
     const OPTION: &str = "has no effect: it is an option of connections, and the address is one of datagrams";
     let service = row.get("service").filter(|service| {
-        [ServiceName::Web, ServiceName::Gateway, ServiceName::Admin]
+        [ServiceName::Web, ServiceName::Redirect, ServiceName::Gateway, ServiceName::Admin]
             .iter()
             .any(|it| service.value == it.as_str())
     });

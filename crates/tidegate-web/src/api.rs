@@ -1,0 +1,191 @@
+//! The accounts API: registering, logging in and out over HTTP, on the accounts that the gateway has.
+//!
+//! Invariant: nothing here hashes or asks a database; that happens on the threads of the accounts, and the answer comes
+//! from there. No answer may be kept by a cache, and none tells whether a name exists that did not log in.
+
+use tidegate_accounts::{
+    AccountsError, Credentials, DeviceKey, InvalidCredentials, Login, Outcome, Session, Sessions,
+    SignedLogin, Token,
+};
+use tidegate_engine::PeerAddress;
+use tidegate_http::Status;
+
+use crate::{IntoResponse, Reply, Request, Response, WebBuilder, deferred, get, post};
+
+mod answers;
+mod input;
+mod once;
+
+use answers::{CookieScope, failure, granted, login_refused, session_answer};
+use input::{LoginForm, RegisterForm, SessionKind};
+use once::Once;
+
+pub use input::session_token;
+
+/// The largest body of a request: names and passwords are short.
+const MAX_BODY_BYTES: u64 = 4096;
+
+/// Accounts that are registered over HTTP are of this kind.
+const KIND: i32 = 0;
+
+/// Adds the routes.
+pub(crate) fn add(builder: WebBuilder, prefix: &str, sessions: &Sessions) -> WebBuilder {
+    let with = |answer: fn(&Sessions, &Request<'_>, Reply)| {
+        let sessions = sessions.clone();
+        deferred(move |request, reply| match refuse_other_sites(request) {
+            Some(refusal) => reply.send(refusal),
+            None => answer(&sessions, request, reply),
+        })
+    };
+    let path = |name: &str| format!("{}/{name}", prefix.trim_end_matches('/'));
+    builder
+        .route(path("register"), post(with(register)).max_body_bytes(MAX_BODY_BYTES))
+        .route(path("login"), post(with(login)).max_body_bytes(MAX_BODY_BYTES))
+        .route(path("logout"), post(with(logout)).max_body_bytes(MAX_BODY_BYTES))
+        .route(path("key"), post(with(key)).max_body_bytes(MAX_BODY_BYTES))
+        .route(path("me"), get(with(me)))
+}
+
+/// A page of another site has the browser of our user ask. What it brought along is not ours to use.
+fn refuse_other_sites(request: &Request<'_>) -> Option<Response> {
+    let is_foreign = request.header("Sec-Fetch-Site") == Some("cross-site");
+    is_foreign.then(|| failure(Status::FORBIDDEN, "cross-site", "pages of other sites may not ask this"))
+}
+
+fn register(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
+    let RegisterForm { user, password } = match input::read(request) {
+        Ok(form) => form,
+        Err(refusal) => return reply.send(refusal),
+    };
+    let credentials = match Credentials::new(user.as_bytes(), password.as_bytes()) {
+        Ok(credentials) => credentials,
+        Err(error) => return reply.send(invalid(&error)),
+    };
+    Once::new(reply).submit(
+        |done| sessions.accounts().submit_register(KIND, credentials, done),
+        move |outcome| match outcome {
+            Outcome::Done => answers::json(Status::CREATED, &serde_json::json!({ "user": user })),
+            Outcome::NameTaken => failure(Status::CONFLICT, "name-taken", "somebody has this name"),
+            // Credentials keep the rules, and nothing was to be refused.
+            Outcome::Invalid | Outcome::Refused => Status::INTERNAL_SERVER_ERROR.into_response(),
+        },
+    );
+}
+
+fn login(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
+    let form: LoginForm = match input::read(request) {
+        Ok(form) => form,
+        Err(refusal) => return reply.send(refusal),
+    };
+    let address = match request.peer() {
+        PeerAddress::Inet(address) => Some(address.ip()),
+        PeerAddress::Unix => None,
+    };
+    let LoginForm { user, password, time, salt, sign, session } = form;
+    let scope = CookieScope::new(request.client(), sessions.rules().lifetime);
+    match (password, time, salt, sign) {
+        (Some(password), None, None, None) => {
+            let bearer = session == Some(SessionKind::Bearer);
+            let Ok(credentials) = Credentials::new(user.as_bytes(), password.as_bytes()) else {
+                // No account has such a name or password, and that is no more than any other refusal tells.
+                return reply.send(login_refused());
+            };
+            Once::new(reply).submit(
+                |done| sessions.submit_login(credentials, address, done),
+                move |login| login_answer(&login, bearer, scope),
+            );
+        }
+        (None, Some(time), Some(salt), Some(sign)) => {
+            let bearer = session != Some(SessionKind::Cookie);
+            let signed = match SignedLogin::new(time, salt.as_bytes(), user.as_bytes(), &sign) {
+                Ok(signed) => signed,
+                Err(error) => {
+                    return reply.send(failure(Status::UNPROCESSABLE_CONTENT, "invalid", error.to_string()));
+                }
+            };
+            Once::new(reply).submit(
+                |done| sessions.submit_signed_login(signed, address, done),
+                move |login| login_answer(&login, bearer, scope),
+            );
+        }
+        _ => reply.send(failure(
+            Status::UNPROCESSABLE_CONTENT,
+            "invalid",
+            "a login has a user and a password, or a user, time, salt and sign",
+        )),
+    }
+}
+
+fn login_answer(login: &Login, bearer: bool, scope: CookieScope) -> Response {
+    match login {
+        Login::Granted(token, session) => granted(token, session, bearer, scope),
+        Login::Refused => login_refused(),
+        Login::Stale => {
+            answers::unauthorized("stale", "the time that was signed is too far from the server's")
+        }
+        Login::Replayed => answers::unauthorized("replayed", "this signature has been used"),
+        Login::TooMany(wait) => {
+            failure(Status::TOO_MANY_REQUESTS, "too-many-failures", "too many attempts; come again later")
+                .header("Retry-After", wait.as_secs().to_string())
+        }
+    }
+}
+
+fn logout(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
+    let scope = CookieScope::new(request.client(), sessions.rules().lifetime);
+    let Some(token) = session_token(request) else { return reply.send(scope.logged_out()) };
+    // Whether there was a session, whoever has ended it does not need to know.
+    Once::new(reply)
+        .submit(|done| sessions.submit_logout(token, done), move |_was_there: bool| scope.logged_out());
+}
+
+fn me(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
+    with_token(request, reply, |token, once| {
+        once.submit(
+            |done| sessions.submit_find(token, done),
+            |session: Option<Session>| session.map_or_else(no_session, |session| session_answer(&session)),
+        );
+    });
+}
+
+fn key(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
+    with_token(request, reply, |token, once| {
+        once.submit(
+            |done| sessions.submit_new_key(token, done),
+            |key: Option<DeviceKey>| {
+                key.map_or_else(no_session, |key| {
+                    answers::json(Status::OK, &serde_json::json!({ "key": key.reveal() }))
+                })
+            },
+        );
+    });
+}
+
+fn with_token(request: &Request<'_>, reply: Reply, then: impl FnOnce(Token, Once)) {
+    match session_token(request) {
+        Some(token) => then(token, Once::new(reply)),
+        None => reply.send(no_session()),
+    }
+}
+
+fn no_session() -> Response {
+    answers::unauthorized("no-session", "log in first")
+}
+
+fn invalid(error: &InvalidCredentials) -> Response {
+    failure(Status::UNPROCESSABLE_CONTENT, "invalid", error.to_string())
+}
+
+/// What is answered when the accounts could not decide.
+fn undecided(error: &AccountsError) -> Response {
+    match error {
+        AccountsError::Busy | AccountsError::Closed => {
+            failure(Status::SERVICE_UNAVAILABLE, "busy", "try again in a moment").header("Retry-After", "1")
+        }
+        error => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::error!(%error, cause, "a request about an account failed");
+            failure(Status::INTERNAL_SERVER_ERROR, "failed", "the server could not decide this")
+        }
+    }
+}
