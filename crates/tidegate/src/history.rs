@@ -92,7 +92,7 @@ impl History {
     }
 
     /// The samples, the oldest first.
-    #[cfg(feature = "full")]
+    #[cfg(any(feature = "full", test))]
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let words = self.words();
         let newest = words[0].load(Ordering::Acquire);
@@ -110,7 +110,7 @@ impl History {
     }
 
     /// What a process did; `None` for one that is not known yet. The numbers are only roughly of the same second.
-    #[cfg(feature = "full")]
+    #[cfg(any(feature = "full", test))]
     pub(crate) fn rates(&self, pid: u64) -> Option<Rates> {
         let mut places = self.words()[RATES_AT..].chunks_exact(RATE_WORDS);
         let place = places.find(|place| pid != 0 && place[0].load(Ordering::Relaxed) == pid)?;
@@ -143,7 +143,7 @@ impl Sample {
         words
     }
 
-    #[cfg(feature = "full")]
+    #[cfg(any(feature = "full", test))]
     fn of_words(word: impl Fn(usize) -> u64) -> Self {
         Self {
             unix_time: word(0),
@@ -182,7 +182,6 @@ const SAMPLES_AT: usize = 1;
 const RATES_AT: usize = SAMPLES_AT + SAMPLES * PLACE_WORDS;
 
 #[cfg(test)]
-#[cfg(feature = "full")]
 mod tests {
     use super::*;
 

@@ -49,7 +49,7 @@ impl Tables {
     }
 
     /// The table of this number.
-    #[cfg_attr(not(feature = "full"), expect(dead_code, reason = "only sites have tables"))]
+    #[cfg_attr(not(any(feature = "full", test)), expect(dead_code, reason = "only sites have tables"))]
     pub(crate) fn get(&self, number: usize) -> Option<Arc<dyn Words>> {
         self.list.get(number).cloned()
     }
