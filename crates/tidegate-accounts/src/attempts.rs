@@ -93,6 +93,17 @@ impl Store {
         })
     }
 
+    /// Nobody has looked whether the attempt was right.
+    pub(crate) fn take_attempt_back(&self, attempt: &Attempt) -> Result<(), AccountsError> {
+        self.unsynced(|counts| {
+            let less = "UPDATE attempts SET count = count - 1 WHERE who = ?1 AND count > 0";
+            for (who, _) in &attempt.counts {
+                counts.prepare_cached(less)?.execute([who])?;
+            }
+            Ok(())
+        })
+    }
+
     /// A transaction that need not be on the disk when it is done.
     fn unsynced<T>(
         &self,

@@ -4,10 +4,12 @@
 //! not at all.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tidegate_timer::Instant;
 
+use crate::host::message_of;
 use crate::layer::{LayerError, LayerProgress, LayerSession, LayerState, Security};
 
 /// What a connection with a layer has besides.
@@ -82,7 +84,7 @@ impl Layered {
         raw.clear();
         raw.extend_from_slice(&self.partial);
         raw.extend_from_slice(data);
-        let LayerProgress { consumed, state } = session.receive(raw, plain, sealed)?;
+        let LayerProgress { consumed, state } = guarded(|| session.receive(raw, plain, sealed))??;
         self.keep(raw.get(consumed..).unwrap_or_default());
         if self.partial.len() > MAX_PARTIAL_BYTES {
             let len = self.partial.len();
@@ -110,7 +112,7 @@ impl Layered {
     #[inline]
     pub(crate) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<(), LayerError> {
         match &mut self.session {
-            Some(session) => session.send(plain, sealed),
+            Some(session) => guarded(|| session.send(plain, sealed))?,
             None => Err(LayerError("there is no session".into())),
         }
     }
@@ -120,7 +122,8 @@ impl Layered {
         if let Some(session) = &mut self.session
             && !std::mem::replace(&mut self.closed, true)
         {
-            session.close(sealed);
+            // Without a word the peer learns of the end all the same.
+            let _ = guarded(|| session.close(sealed));
         }
     }
 
@@ -138,6 +141,14 @@ impl Layered {
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.partial.capacity()
     }
+}
+
+/// A layer works on what anybody sends. Should it panic over that, it is this connection that ends, and not the loop.
+fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, LayerError> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
+        tracing::error!(panic = message_of(&*panic), "a layer panicked; its connection is closed");
+        LayerError("the layer panicked".into())
+    })
 }
 
 impl fmt::Debug for Layered {

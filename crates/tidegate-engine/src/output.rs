@@ -54,7 +54,8 @@ pub(crate) enum SendError {
 
 impl From<LayerError> for SendError {
     fn from(error: LayerError) -> Self {
-        tracing::warn!(%error, "nothing more can be sent");
+        // Its peer may have caused it, and can do so as often as it likes.
+        tracing::debug!(%error, "nothing more can be sent");
         Self::Layer
     }
 }

@@ -19,7 +19,8 @@ use crate::certificates;
 
 /// A session of a server.
 pub(crate) struct Session {
-    /// `None` when rustls refused the configuration, which the builder has tried before.
+    /// `None` when rustls refused the configuration, which the builder has tried before, and behind an error: rustls must not
+    /// be asked for anything then.
     conn: Option<UnbufferedServerConnection>,
     server_name: Option<Box<str>>,
     /// The peer has said that nothing more follows.
@@ -51,11 +52,12 @@ impl Session {
         self.conn.as_mut().ok_or_else(|| LayerError("no session could be begun".into()))
     }
 
-    /// What rustls has to say before anything else, an alert most often.
-    fn last_words(&mut self, out: &mut Vec<u8>) {
+    /// What rustls has to say behind an error, an alert most often. It is shown what it has not taken: it may hold a piece of a
+    /// message in there, and panics over an input without it.
+    fn last_words(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
         let Some(conn) = &mut self.conn else { return };
         loop {
-            match conn.process_tls_records(&mut []).state {
+            match conn.process_tls_records(rest).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 _ => return,
@@ -118,11 +120,21 @@ impl LayerSession for Session {
                 Ok((taken, next)) => {
                     consumed += taken;
                     if let Next::Stop(state) = next {
+                        let rest = input.get(consumed..).unwrap_or_default();
+                        if state == LayerState::Open && begins_with_record(rest) {
+                            // A whole record that is not taken is a piece of a handshake message. Nobody has a use for one now,
+                            // and rustls must not be asked to send while it holds a piece that it is not shown.
+                            self.conn = None;
+                            break Err(LayerError(
+                                "a handshake message in pieces after the handshake".into(),
+                            ));
+                        }
                         break Ok(LayerProgress { consumed, state });
                     }
                 }
                 Err(error) => {
-                    self.last_words(out);
+                    self.last_words(input.get_mut(consumed..).unwrap_or_default(), out);
+                    self.conn = None;
                     break Err(error);
                 }
             }
@@ -197,6 +209,14 @@ impl LayerSession for Session {
             server_name: self.server_name.clone(),
             resumed: conn.and_then(|conn| conn.handshake_kind()) == Some(HandshakeKind::Resumed),
         }
+    }
+}
+
+/// Whether there is a whole record (RFC 8446, section 5.1): type, version, length, text.
+fn begins_with_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, text @ ..] => text.len() >= usize::from(u16::from_be_bytes([*high, *low])),
+        _ => false,
     }
 }
 

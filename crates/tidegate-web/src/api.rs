@@ -48,7 +48,8 @@ pub(crate) fn add(builder: WebBuilder, prefix: &str, sessions: &Sessions) -> Web
 
 /// A page of another site has the browser of our user ask. What it brought along is not ours to use.
 fn refuse_other_sites(request: &Request<'_>) -> Option<Response> {
-    let is_foreign = request.header("Sec-Fetch-Site") == Some("cross-site");
+    // A page of a neighbouring name gets the cookie too, but is not this site.
+    let is_foreign = matches!(request.header("Sec-Fetch-Site"), Some("cross-site" | "same-site"));
     is_foreign.then(|| failure(Status::FORBIDDEN, "cross-site", "pages of other sites may not ask this"))
 }
 

@@ -48,7 +48,9 @@ const MAX_PROXIES: usize = 32;
 /// `192.0.2.1`, `2001:db8::1`, and both with a port as some proxies write them.
 fn parse(element: &[u8]) -> Option<SocketAddr> {
     let text = str::from_utf8(element.trim_ascii()).ok()?;
-    let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| text.parse()).ok()?;
+    // RFC 7239 has brackets around addresses of IPv6, and some send them here, too.
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| text.parse()).ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 

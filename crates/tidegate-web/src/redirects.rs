@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::{CONTROLS, percent_encode};
-use tidegate_http::{Status, normalize_path};
+use tidegate_http::{Method, Status, normalize_path};
 
 use crate::Response;
 use crate::exchange::Exchange;
@@ -110,6 +110,9 @@ impl Rule {
             Some(_) => return Err(wrong("its target has a '*' more than it")),
             None => (&*redirect.to, None),
         };
+        if behind.is_some() && before.split_once("://").is_some_and(|(_, rest)| !rest.contains('/')) {
+            return Err(wrong("a '*' in its target would stand in the name of the host"));
+        }
         let takes_query = !redirect.to.contains('?');
         let to = Target { before: before.into(), behind: behind.map(Into::into), takes_query };
         Ok(Self { from: from.into(), open, to, status: redirect.status })
@@ -146,6 +149,9 @@ impl Target {
 
 /// Where the same is over TLS; `None` when the request does not say on which host.
 pub(crate) fn to_https(exchange: &Exchange<'_>, port: u16) -> Option<Response> {
+    if exchange.method() == Method::Connect {
+        return None;
+    }
     let host = exchange.head.host(exchange.bytes)?;
     let port = if port == 443 { Cow::Borrowed("") } else { Cow::Owned(format!(":{port}")) };
     let path = match exchange.head.path(exchange.bytes) {

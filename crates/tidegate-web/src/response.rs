@@ -285,11 +285,13 @@ impl Response {
         let mut encoder = ResponseEncoder::new(&mut out, self.status)
             .field("Server", SERVER)
             .field("Date", http_date(io.unix_time()));
-        if self.status.has_content() && self.field("content-type").is_none() {
+        let is_type = |name: &str| name.eq_ignore_ascii_case("content-type");
+        let has_type = self.field("content-type").is_some() || site.iter().any(|(name, _)| is_type(name));
+        if self.status.has_content() && !has_type {
             encoder = encoder.field("Content-Type", DEFAULT_CONTENT_TYPE);
         }
         for (name, value) in site {
-            if self.field(name).is_none() {
+            if self.field(name).is_none() && (self.status.has_content() || !is_type(name)) {
                 encoder = encoder.field(name, value.as_bytes());
             }
         }

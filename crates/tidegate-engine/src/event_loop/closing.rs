@@ -14,6 +14,7 @@ use super::Loop;
 use crate::conn::{Conn, Ending, Sending, State};
 use crate::handle::ConnId;
 use crate::host::Event;
+use crate::io::security_of;
 use crate::metrics::{ListenerWord, ProcessWord};
 use crate::{Closed, Reason};
 
@@ -188,6 +189,7 @@ impl<R: Reactor> Loop<R> {
         }
         let site = usize::from(conn.site);
         let mut io = self.turn.io(&conn.who, conn.queued(), &self.sites[site]);
+        io.security = security_of(&conn.aside);
         // What it answers, or asks for, comes too late.
         let _ = self.hosts[site].call(conn.session, &mut io, Event::Sent);
         self.turn.record.clear();

@@ -13,7 +13,7 @@ use crate::io::security_of;
 use crate::metrics::ListenerWord;
 use crate::record::Received;
 use crate::spares::Spares;
-use crate::{Flow, Reason};
+use crate::{Flow, Phase, Reason};
 
 /// What a peer may still send after its last message was handled.
 const LINGER_BYTES: u32 = 1 << 20;
@@ -23,12 +23,16 @@ impl<R: Reactor> Loop<R> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let data = self.reactor.received();
         conn.bytes_in += data.len() as u64;
-        conn.last_in = self.turn.now;
         let site = &self.sites[usize::from(conn.site)];
         site.metrics.add(ListenerWord::BytesIn, data.len() as u64);
         if conn.aside.is_some() && conn.layer().is_some() {
+            // A record that never becomes whole says nothing: an idle peer is idle until the layer has unsealed something.
+            if conn.state != State::Open || conn.reading.phase != Phase::Idle {
+                conn.last_in = self.turn.now;
+            }
             return self.on_sealed(token);
         }
+        conn.last_in = self.turn.now;
         if conn.state != State::Open || conn.is_over() {
             match conn.state {
                 State::Tied => return self.pass_on(token),

@@ -58,13 +58,6 @@ impl Handshakes {
     }
 }
 
-/// Whose turn it is: one that comes now, or one that has waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    New,
-    Waited,
-}
-
 impl<R: Reactor> Loop<R> {
     /// It is known who is at the other end: has the connection agree with its layer, or opens it when it has none.
     pub(super) fn shake_hands(&mut self, token: Token, site: usize) {
@@ -76,7 +69,7 @@ impl<R: Reactor> Loop<R> {
         let early = std::mem::take(&mut conn.input);
         layered.keep_more(&early);
         conn.aside.get_or_insert_default().layer = Some(layered);
-        if early.is_empty() { self.settle(token) } else { self.begin_handshake(token, Turn::New) }
+        if early.is_empty() { self.settle(token) } else { self.ask_for_handshake(token) }
     }
 
     /// Something was received of a connection with a layer.
@@ -97,36 +90,48 @@ impl<R: Reactor> Loop<R> {
             Some(layer) if !layer.has_begun() => {
                 layer.keep_more(data);
                 // One that waits for its turn may still get what had been on its way.
-                if waits { self.settle(token) } else { self.begin_handshake(token, Turn::New) }
+                if waits { self.settle(token) } else { self.ask_for_handshake(token) }
             }
             _ => self.unseal(token, Came::Received),
         }
     }
 
-    /// The turn of a handshake that had to wait has come.
+    /// The turn of a handshake that had to wait has come, unless it has begun.
     pub(super) fn handshake(&mut self, token: Token) {
-        self.begin_handshake(token, Turn::Waited);
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if conn.layer().is_some_and(|layer| layer.counted && !layer.has_begun()) {
+            self.begin_handshake(token);
+        } else {
+            self.settle(token);
+        }
     }
 
-    /// Begins a handshake, or has it wait until there are fewer.
-    fn begin_handshake(&mut self, token: Token, turn: Turn) {
+    /// Begins a handshake, or has it wait until there are fewer. While any waits, some are active: who ends hands its place on.
+    fn ask_for_handshake(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let site = usize::from(conn.site);
         let Some(layer) = &self.sites[site].layer else { return };
         let Handshaking { active, waiting } = &mut self.handshakes.sites[site];
-        if *active >= layer.0.max_handshakes().max(1) || (turn == Turn::New && !waiting.is_empty()) {
-            match turn {
-                Turn::New => waiting.push_back(token),
-                Turn::Waited => waiting.push_front(token),
-            }
+        if *active >= layer.0.max_handshakes().max(1) || !waiting.is_empty() {
+            waiting.push_back(token);
             conn.reading.paused = true;
             return self.settle(token);
         }
         *active += 1;
+        if let Some(layered) = conn.layer_mut() {
+            layered.counted = true;
+        }
+        self.begin_handshake(token);
+    }
+
+    /// Begins a handshake that is counted.
+    fn begin_handshake(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let site = usize::from(conn.site);
+        let Some(layer) = &self.sites[site].layer else { return };
         let session = layer.0.accept(&Peer { address: conn.who.peer, listener: &self.sites[site].name });
         conn.reading.paused = false;
         if let Some(layered) = conn.layer_mut() {
-            layered.counted = true;
             layered.begin(session);
         }
         self.unseal(token, Came::Before);
@@ -142,11 +147,13 @@ impl<R: Reactor> Loop<R> {
 
     fn give_turn(&mut self, site: usize) {
         let Handshaking { active, waiting } = &mut self.handshakes.sites[site];
-        *active -= 1;
         while let Some(token) = waiting.pop_front() {
             if let Some(conn) = self.conns.get_mut(token)
                 && conn.state == State::Handshaking
+                && let Some(layer) = conn.layer_mut()
             {
+                // The place is its own from now on, so whatever ends it before it begins hands it on.
+                layer.counted = true;
                 // Its bytes were read, so no completion will bring it back.
                 if !std::mem::replace(&mut conn.listed, true) {
                     self.again.push(token);
@@ -154,6 +161,7 @@ impl<R: Reactor> Loop<R> {
                 return;
             }
         }
+        *active -= 1;
     }
 
     /// Has the layer take what came, sends what it answers, and handles what it means.
@@ -172,6 +180,7 @@ impl<R: Reactor> Loop<R> {
         if plain.is_empty() {
             self.spares.keep(plain);
         } else {
+            conn.last_in = self.turn.now;
             conn.input = plain;
         }
         if self.send_sealed(token) {

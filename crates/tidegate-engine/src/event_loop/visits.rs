@@ -9,6 +9,7 @@ use tidegate_reactor::{Epoll, Got, Reactor, Token};
 
 use super::Loop;
 use super::relief::Buffers;
+use crate::Phase;
 use crate::conn::State;
 use crate::errand::Errand;
 use crate::layered::Layered;
@@ -107,7 +108,11 @@ impl<R: Reactor> Loop<R> {
             }
             if came.received > 0 {
                 conn.bytes_in += came.received;
-                conn.last_in = self.turn.now;
+                // As for `on_received`: sealed bytes that mean nothing yet do not keep an idle peer.
+                let says_something = came.messages > 0 || !conn.input.is_empty();
+                if says_something || conn.reading.phase != Phase::Idle || conn.layer().is_none() {
+                    conn.last_in = self.turn.now;
+                }
                 metrics.add(ListenerWord::BytesIn, came.received);
             }
             if came.sent > 0 {

@@ -9,8 +9,8 @@ use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tidegate_engine::{
-    BoxedService, Decoded, EngineConfig, Flow, Io, ListenerWord, LoopBuilder, Metrics, Peer, ProcessMetrics,
-    Reason, Refusal, Running, Service,
+    BoxedService, Decoded, EngineConfig, Flow, Io, Limits, ListenerWord, LoopBuilder, Metrics, Peer,
+    ProcessMetrics, Reason, Refusal, Running, Service,
 };
 use tidegate_tls::{Tls, TlsBuilder, Version};
 
@@ -27,10 +27,17 @@ under_each_model!(
     a_handshake_that_takes_too_long_is_reset,
     handshakes_beyond_the_limit_wait_for_their_turn,
     a_peer_that_goes_away_in_its_handshake_is_no_failure,
+    records_that_no_handshake_has_end_their_connection_alone,
+    those_that_wait_in_vain_leave_their_turn_to_others,
+    a_record_that_never_becomes_whole_does_not_keep_an_idle_peer,
 );
 
 /// Answers each line with how the connection is secured, and with the line.
-struct Teller;
+#[derive(Default)]
+struct Teller {
+    /// Another time than usual for idle peers.
+    idle: Option<Duration>,
+}
 
 impl Teller {
     fn tell(io: &mut Io<'_>, line: &[u8]) {
@@ -71,6 +78,11 @@ impl Service for Teller {
         Flow::Continue
     }
 
+    fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits { idle_timeout: self.idle.or(usual.idle_timeout), ..usual }
+    }
+
     fn on_eof(&self, io: &mut Io<'_>, _: &mut ()) -> Flow {
         Self::tell(io, b"eof\n");
         Flow::CloseAfterFlush(Reason::PEER_CLOSED)
@@ -86,11 +98,20 @@ struct Telling {
 
 impl Telling {
     fn new(config: EngineConfig, builder: TlsBuilder) -> Self {
+        Self::serving(config, builder, Teller::default())
+    }
+
+    fn idle_after(config: EngineConfig, idle: Duration) -> Self {
+        let builder = Tls::builder().certificate(localhost().certificate.clone());
+        Self::serving(config, builder, Teller { idle: Some(idle) })
+    }
+
+    fn serving(config: EngineConfig, builder: TlsBuilder, teller: Teller) -> Self {
         crate::support::prepare_the_process();
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let metrics = Metrics::on_heap(1).process(0);
-        let service = BoxedService::new(Teller).layer(Arc::new(builder.build().unwrap()));
+        let service = BoxedService::new(teller).layer(Arc::new(builder.build().unwrap()));
         let builder = LoopBuilder::new(config).metrics(metrics.clone());
         let running = builder.listen_boxed("teller", socket, Ok(service)).spawn().unwrap();
         Self { running: Some(running), address, metrics }
@@ -345,6 +366,66 @@ fn handshakes_beyond_the_limit_wait_for_their_turn(config: EngineConfig) {
     }
     until(|| server.count(ListenerWord::Handshakes) == 4);
     drop(silent);
+}
+
+/// A client that is through its handshake, if it came to that.
+fn agreed(server: &Telling) -> Option<(ClientConnection, TcpStream)> {
+    let (client, mut stream) = (Arc::new(trusting(&[localhost().der.clone()])), server.raw());
+    let mut tls = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).ok()?;
+    }
+    // What the server says behind it comes with its next flight.
+    while tls.wants_write() {
+        tls.write_tls(&mut stream).ok()?;
+    }
+    Some((tls, stream))
+}
+
+fn records_that_no_handshake_has_end_their_connection_alone(config: EngineConfig) {
+    let server = Telling::plain(config);
+    // A piece of a ClientHello, and behind it text, an alert or nothing where the rest of it is due.
+    let piece = [22, 3, 1, 0, 5, 1, 0, 2, 0, 3];
+    let others = [&[23, 3, 3, 0, 1, 0][..], &[21, 3, 3, 0, 2, 2, 40], &[22, 3, 1, 0, 0]];
+    for (n, other) in others.into_iter().enumerate() {
+        let mut stream = server.raw();
+        stream.write_all(&[&piece[..], other].concat()).unwrap();
+        let mut told = Vec::new();
+        // However it ends, it does.
+        let _ = stream.read_to_end(&mut told);
+        until(|| server.closed(Reason::TLS_FAILED) == n as u64 + 1);
+    }
+    assert!(agreed(&server).is_some());
+}
+
+fn those_that_wait_in_vain_leave_their_turn_to_others(config: EngineConfig) {
+    let tls = Tls::builder().certificate(localhost().certificate.clone());
+    let server = Telling::new(config, tls.max_handshakes(1).handshake_timeout(Duration::from_millis(300)));
+    let begun: Vec<TcpStream> = (0..60).map(|_| server.raw()).collect();
+    for mut stream in &begun {
+        stream.write_all(&[22, 3, 1]).unwrap();
+    }
+    until(|| server.closed(Reason::TLS_TIMEOUT) == 60);
+    until(|| agreed(&server).is_some());
+}
+
+fn a_record_that_never_becomes_whole_does_not_keep_an_idle_peer(config: EngineConfig) {
+    let server = Telling::idle_after(config, Duration::from_millis(400));
+    let (_, stream) = agreed(&server).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let dribbling = std::thread::spawn(move || {
+        writer.write_all(&[23, 3, 3, 64, 0])?;
+        loop {
+            writer.write_all(&[0])?;
+            // The pace of the peer, not a wait for anything.
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        #[expect(unreachable_code, reason = "names the type of the error")]
+        Ok::<(), std::io::Error>(())
+    });
+    until(|| server.closed(Reason::IDLE_TIMEOUT) == 1);
+    assert!(dribbling.join().unwrap().is_err());
+    drop(stream);
 }
 
 fn a_peer_that_goes_away_in_its_handshake_is_no_failure(config: EngineConfig) {
