@@ -11,7 +11,6 @@ use tidegate_http::Status;
 use crate::counters;
 use crate::delivery::Delivery;
 use crate::encoded::Encoded;
-use crate::pace::Pace;
 use crate::site::Site;
 use crate::{Body, Response};
 
@@ -38,7 +37,7 @@ pub(crate) struct Finished {
     pub(crate) body_bytes: u64,
     /// What becomes of the connection.
     pub(crate) flow: Flow,
-    /// The body, when it has not been sent: its site has a rate, and it is more than a piece.
+    /// The body, when it has not been sent: its site has a rate.
     pub(crate) rest: Option<Body>,
 }
 
@@ -51,7 +50,7 @@ pub(crate) fn finish(
     more: &[u8],
     answer: Answer,
 ) -> Finished {
-    let is_paced = |len| site.limit_rate > 0 && !Pace::is_one_piece(len, site.limit_rate);
+    let is_paced = |len| site.limit_rate > 0 && len > 0;
     let (status, body_bytes, rest) = match answer {
         Answer::Encoded(encoded) => {
             let len = encoded.content_len(delivery.method);

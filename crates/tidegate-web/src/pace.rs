@@ -34,11 +34,6 @@ const PIECES: u64 = 8;
 const LEAST_PIECE: u64 = 512;
 
 impl Pace {
-    /// Whether a body is so small that it goes as one piece.
-    pub(crate) fn is_one_piece(len: u64, rate: u64) -> bool {
-        len <= piece(rate)
-    }
-
     /// Begins with a body, of which nothing has been sent; `then` is for its end.
     pub(crate) fn new(body: Body, rate: u64, now: Instant, then: Flow) -> Self {
         let rest = match body {
@@ -51,12 +46,14 @@ impl Pace {
         Self { rest, rate: rate.max(1), due: now, then }
     }
 
-    /// Sends the next piece. `None` when more is to come, or what becomes of the connection.
+    /// Sends the next piece. `None` when more is to come, or when the next answer has to wait for the time of the last piece;
+    /// else what becomes of the connection.
     pub(crate) fn send(&mut self, io: &mut Io<'_>) -> Option<Flow> {
-        let mut left = piece(self.rate);
-        // Who was held up for long by the peer does not catch up all at once.
-        self.due =
-            self.due.max(io.now()) + Duration::from_nanos(left.saturating_mul(1_000_000_000) / self.rate);
+        if self.is_sent() {
+            return Some(self.then);
+        }
+        let most = piece(self.rate);
+        let mut left = most;
         while left > 0 {
             let Some(part) = self.rest.pop_front() else { break };
             let (now, later) = part.split(left);
@@ -66,8 +63,17 @@ impl Pace {
             }
             now.send(io);
         }
+        // Who was held up for long by the peer does not catch up all at once.
+        let took = Duration::from_nanos((most - left).saturating_mul(1_000_000_000) / self.rate);
+        self.due = self.due.max(io.now()) + took;
         io.tell_when_sent();
-        self.rest.is_empty().then_some(self.then)
+        let nothing_follows = matches!(self.then, Flow::CloseAfterFlush(_) | Flow::Abort(_));
+        (self.is_sent() && nothing_follows).then_some(self.then)
+    }
+
+    /// Whether the last piece has been sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// The last piece has been taken: the next one follows when it is due.
@@ -114,7 +120,6 @@ mod tests {
 
     #[test]
     fn a_piece_is_an_eighth_of_a_second() {
-        assert!(Pace::is_one_piece(12_500, 100_000) && !Pace::is_one_piece(12_501, 100_000));
-        assert!(Pace::is_one_piece(512, 1) && !Pace::is_one_piece(513, 1));
+        assert_eq!((piece(100_000), piece(1)), (12_500, 512));
     }
 }

@@ -265,10 +265,13 @@ impl Service for Web {
 
     fn on_sent(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
         if let Some(extra) = session.has_extra() {
-            match (&extra.pace, &self.access_log) {
-                (Some(pace), _) => pace.sent(io),
-                (None, Some(log)) => extra.record(log, Outcome::Sent),
-                (None, None) => {}
+            let mut is_whole = true;
+            if let Some(pace) = &extra.pace {
+                pace.sent(io);
+                is_whole = pace.is_sent();
+            }
+            if let Some(log) = self.access_log.as_ref().filter(|_| is_whole) {
+                extra.record(log, Outcome::Sent);
             }
         }
         session.tidy();

@@ -39,6 +39,22 @@ fn a_body_takes_at_least_as_long_as_its_rate_says() {
 }
 
 #[test]
+fn small_bodies_and_ranges_in_a_row_are_no_faster() {
+    let (dir, bytes) = big();
+    let server = Server::start(Web::builder().site(site(&["*"], &dir).limit_rate(40_000)));
+    let mut client = server.connect();
+    let begin = Instant::now();
+    let parts = (0..20).map(|part| format!("Range: bytes={}-{}\r\n", part * 1000, part * 1000 + 999));
+    client.send(parts.map(|range| request("GET", "/big", &range)).collect::<String>());
+    for part in bytes.chunks(1000).take(20) {
+        assert!(client.answer().body == part);
+    }
+    // 20 kB at 40 kB/s, of which the first piece comes at once. More time is the machine's.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+}
+
+#[test]
 fn the_last_answer_is_whole_before_the_connection_ends() {
     let (dir, bytes) = big();
     let server = Server::start(Web::builder().site(site(&["*"], &dir).limit_rate(2_000_000)));
