@@ -208,7 +208,7 @@ impl Web {
         let max_body_bytes = found.endpoint.max_body_bytes.unwrap_or(self.limits.max_body_bytes);
         let limits = Limits { max_body_bytes, ..self.limits };
         if matches!(head.body(), BodyFraming::Length(length) if length > max_body_bytes) {
-            return self.refuse_body(io, session, head.method());
+            return self.refuse_body(io, session, (exchange.site, head.method()));
         }
         if let Work::Sink(open) = &found.endpoint.work {
             let seat = SinkSeat::new(None, found.endpoint.blocking, Response::new(Status::ACCEPTED));
@@ -425,14 +425,15 @@ impl Web {
         if !session.is_waiting() {
             return Flow::Continue;
         }
-        let head = match session.end_wait() {
-            Some(waiting) => Some(waiting.head),
-            None => session.end_body().map(|incoming| incoming.request.head),
+        let site = self.site_of_body(session);
+        let (site, head) = match session.end_wait() {
+            Some(waiting) => (self.sites.numbered(waiting.site), Some(waiting.head)),
+            None => (site, session.end_body().map(|incoming| incoming.request.head)),
         };
         io.count(counters::HANDLER_TIMEOUTS, 1);
         tracing::warn!(timeout_ms = self.handlers.timeout.as_millis(), "a handler takes too long");
         let method = head.map_or(Method::Other, |head| head.method());
-        self.refuse(io, session, method, (Status::SERVICE_UNAVAILABLE, Reason::HANDLER_TIMEOUT))
+        self.refuse(io, session, (site, method), (Status::SERVICE_UNAVAILABLE, Reason::HANDLER_TIMEOUT))
     }
 
     /// Waits for another thread, though not for ever.
@@ -457,6 +458,14 @@ impl Web {
     pub(crate) fn exchange<'a>(&'a self, io: &Io<'_>, head: &'a Head, bytes: &'a [u8]) -> Exchange<'a> {
         let (site, client) = (self.sites.of(head, bytes), self.client(io, head, bytes));
         Exchange { head, bytes, site, client, unix_time: io.unix_time() }
+    }
+
+    /// The site of a request whose body cannot be read, or of something that is none, which is noted for the access log.
+    pub(crate) fn site_of_unread(&self, io: &Io<'_>, session: &mut Session) -> &Site {
+        if !session.is_in_body() {
+            self.begin_unread(io, session);
+        }
+        self.site_of_body(session)
     }
 
     /// The site of the request whose body is being received.

@@ -147,22 +147,20 @@ impl Web {
         then
     }
 
-    /// Answers what is no request that could be decided, for the last time.
+    /// Answers what cannot be gone on with, for the last time.
     pub(crate) fn refuse(
         &self,
         io: &mut Io<'_>,
         session: &mut Session,
-        method: Method,
+        (site, method): (&Site, Method),
         (status, reason): (Status, Reason),
     ) -> Flow {
-        self.begin_unread(io, session);
-        let site = self.sites.default();
         self.finish(io, session, site, Delivery::last(method, reason), site.error(status).into())
     }
 
-    pub(crate) fn refuse_body(&self, io: &mut Io<'_>, session: &mut Session, method: Method) -> Flow {
+    pub(crate) fn refuse_body(&self, io: &mut Io<'_>, session: &mut Session, asked: (&Site, Method)) -> Flow {
         io.count(counters::BODIES_TOO_LARGE, 1);
-        self.refuse(io, session, method, (Status::CONTENT_TOO_LARGE, Reason::PROTOCOL_ERROR))
+        self.refuse(io, session, asked, (Status::CONTENT_TOO_LARGE, Reason::PROTOCOL_ERROR))
     }
 
     /// A request that was let in.
@@ -182,7 +180,7 @@ impl Web {
             return self.begin_wanted(io, session, &exchange, found);
         }
         if matches!(head.body(), BodyFraming::Length(length) if length > self.limits.max_body_bytes) {
-            return self.refuse_body(io, session, head.method());
+            return self.refuse_body(io, session, (exchange.site, head.method()));
         }
         let reads = matches!(head.method(), Method::Get | Method::Head);
         if head.expects_unknown() || (head.expects_continue() && !reads) {
@@ -226,8 +224,9 @@ impl Service for Web {
             Kind::BodyPart => self.on_body(io, session, false),
             Kind::BodyEnd => self.on_body(io, session, true),
             Kind::BodyTooLarge => {
+                let site = self.site_of_body(session);
                 let method = session.end_body().map_or(Method::Other, |body| body.request.head.method());
-                self.refuse_body(io, session, method)
+                self.refuse_body(io, session, (site, method))
             }
             Kind::NoMemory => {
                 let site = self.site_of_body(session);
@@ -238,9 +237,10 @@ impl Service for Web {
             Kind::Bad(error) => {
                 io.count(counters::BAD_REQUESTS, 1);
                 tracing::debug!(%error, "bad request");
+                let site = self.site_of_unread(io, session);
                 // What has been begun with the body is undone now, and not when the connection has ended.
                 session.end_body();
-                self.refuse(io, session, Method::Other, (error.status(), Reason::PROTOCOL_ERROR))
+                self.refuse(io, session, (site, Method::Other), (error.status(), Reason::PROTOCOL_ERROR))
             }
         }
     }
@@ -290,7 +290,8 @@ impl Service for Web {
             Phase::Idle | Phase::Head | Phase::Body => {
                 io.count(counters::REQUEST_TIMEOUTS, 1);
                 let reason = if session.is_in_body() { Reason::BODY_TIMEOUT } else { Reason::HEAD_TIMEOUT };
-                self.refuse(io, session, Method::Other, (Status::REQUEST_TIMEOUT, reason))
+                let site = self.site_of_unread(io, session);
+                self.refuse(io, session, (site, Method::Other), (Status::REQUEST_TIMEOUT, reason))
             }
         }
     }
