@@ -51,10 +51,21 @@ impl Theirs {
         self.fields[name].parse().unwrap_or(0)
     }
 
+    /// Whether a time is less than nothing: packets that were stamped on two processors may stand the wrong way round.
+    fn is_backwards(&self, name: &str) -> bool {
+        self.fields[name].starts_with('-')
+    }
+
     fn ns(&self, name: &str) -> Option<u64> {
         let text = &self.fields[name];
+        if text.starts_with('-') {
+            return None;
+        }
         let (s, fraction) = text.split_once('.')?;
-        Some(s.parse::<u64>().unwrap() * 1_000_000_000 + fraction.parse::<u64>().unwrap())
+        let (Ok(s), Ok(fraction)) = (s.parse::<u64>(), fraction.parse::<u64>()) else {
+            panic!("tshark says {text:?} for {name}");
+        };
+        Some(s * 1_000_000_000 + fraction)
     }
 
     /// From and to, as addresses with ports.
@@ -237,6 +248,9 @@ fn compare_round_trip(
     agreement: &mut Agreement,
     context: &dyn Fn() -> String,
 ) {
+    if packet.is_backwards("tcp.analysis.ack_rtt") {
+        return;
+    }
     let ours = found.iter().find_map(|finding| match finding {
         Finding::RoundTrip { rtt_ns } | Finding::HalfHandshake { rtt_ns } => Some(*rtt_ns),
         _ => None,
