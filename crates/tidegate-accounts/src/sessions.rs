@@ -121,25 +121,27 @@ impl Sessions {
         let attempt = Attempt::new(credentials.username(), address, rules.max_failures);
         let (hashing, quick) = (self.accounts.pool.entrance(), self.accounts.quick.entrance());
         let (counted, undecided) = (attempt.clone(), attempt.clone());
-        // A login that nobody had the time to look at has not failed.
-        let done = move |login: Result<Login, AccountsError>| match login {
-            Err(error) => quick.pass_on(
-                move |desk| desk.store.take_attempt_back(&undecided),
-                move |taken| {
-                    if let Err(error) = taken {
-                        tracing::warn!(%error, "an undecided login stays counted as a failed one");
-                    }
-                    done(Err(error));
-                },
-            ),
-            login => done(login),
-        };
         self.accounts.quick.submit(
             move |desk| desk.store.begin_attempt(&counted, unix_time(), rules.failure_window),
             move |begun| match begun {
                 Err(error) => done(Err(error)),
                 Ok(Some(wait)) => done(Ok(too_many(wait))),
-                Ok(None) => hashing.pass_on(move |desk| log_in(desk, &credentials, &attempt, &rules), done),
+                Ok(None) => hashing.pass_on(
+                    move |desk| log_in(desk, &credentials, &attempt, &rules),
+                    // A login that nobody had the time to look at has not failed.
+                    move |login| match login {
+                        Err(error) => quick.pass_on(
+                            move |desk| desk.store.take_attempt_back(&undecided),
+                            move |taken| {
+                                if let Err(error) = taken {
+                                    tracing::warn!(%error, "an undecided login stays counted as a failed one");
+                                }
+                                done(Err(error));
+                            },
+                        ),
+                        login => done(login),
+                    },
+                ),
             },
         )
     }

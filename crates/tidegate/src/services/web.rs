@@ -63,30 +63,74 @@ fn is_on(site: &WebSite, listener: &str) -> bool {
     site.listeners.is_empty() || site.listeners.iter().any(|name| name.as_str() == listener)
 }
 
-/// What goes for all sites.
+/// What goes for all sites. Every key is named here, so that one which is not served does not compile.
 fn general(config: &config::Web) -> Result<WebBuilder, BoxError> {
+    let config::Web {
+        keep_alive,
+        head_timeout,
+        min_rate,
+        min_rate_grace,
+        max_connections_per_address,
+        max_head_bytes,
+        max_fields,
+        max_target_bytes,
+        max_body_bytes,
+        max_overhead_bytes,
+        max_requests_per_connection,
+        trusted_proxies,
+        access_log,
+        access_log_sample,
+        request_id,
+        // The listener's: its layer of TLS, and `redirect`.
+        handshake_timeout: _,
+        https_port: _,
+        // Of the sessions, which the worker has.
+        api: _,
+        api_session_lifetime: _,
+        api_sign_window: _,
+        api_max_failures: _,
+        // `web` and `named`.
+        respond: _,
+        site: _,
+        // `files`.
+        root: _,
+        index: _,
+        try_files: _,
+        autoindex: _,
+        cache_control: _,
+        error_pages: _,
+        compress: _,
+        precompressed: _,
+        dot_files: _,
+        max_cached_files: _,
+        max_cached_bytes: _,
+        max_ranges: _,
+    } = config;
     let mut builder = Web::builder()
-        .keep_alive(config.keep_alive)
-        .head_timeout(config.head_timeout)
-        .max_head_bytes(config.max_head_bytes.as_usize())
-        .max_fields(config.max_fields)
-        .max_target_bytes(config.max_target_bytes.as_usize())
-        .max_body_bytes(config.max_body_bytes.get())
-        .max_overhead_bytes(config.max_overhead_bytes.as_usize())
-        .max_requests_per_connection(config.max_requests_per_connection)
-        .trusted_proxies(Networks::new(&config.trusted_proxies)?)
-        .request_ids(match config.request_id {
+        .keep_alive(*keep_alive)
+        .head_timeout(*head_timeout)
+        .min_rate(*min_rate)
+        .min_rate_grace(*min_rate_grace)
+        .max_connections_per_address(*max_connections_per_address)
+        .max_head_bytes(max_head_bytes.as_usize())
+        .max_fields(*max_fields)
+        .max_target_bytes(max_target_bytes.as_usize())
+        .max_body_bytes(max_body_bytes.get())
+        .max_overhead_bytes(max_overhead_bytes.as_usize())
+        .max_requests_per_connection(*max_requests_per_connection)
+        .trusted_proxies(Networks::new(trusted_proxies)?)
+        .request_ids(match request_id {
             config::RequestId::Off => RequestIdMode::Off,
             config::RequestId::New => RequestIdMode::New,
             config::RequestId::Accept => RequestIdMode::Accept,
         });
-    let format = match config.access_log {
+    let format = match access_log {
         config::AccessLog::Off => None,
         config::AccessLog::Combined => Some(AccessFormat::Combined),
         config::AccessLog::Json => Some(AccessFormat::Json),
     };
     if let Some(format) = format {
-        builder = builder.access_log(format, config.access_log_sample);
+        builder = builder.access_log(format, *access_log_sample);
     }
     Ok(builder)
 }
