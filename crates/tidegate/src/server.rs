@@ -3,32 +3,35 @@
 //! The same builder runs in every process: the program's `main` reaches [`ServerBuilder::run`] in the master and, started
 //! again by it, in each child, which then plays its part there. Services are made by their factories, in workers only.
 
+mod bind;
+mod listen;
+mod spawned;
+
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidegate_engine::{BoxError, BoxedService, CounterDef, DatagramService, Service};
-use tidegate_log::LogServer;
-use tidegate_process::systemd::ActivatedSockets;
+use tidegate_engine::BoxError;
 use tidegate_process::{Child, Limits, Part, Role, Signals};
 use tidegate_sys::process::Credentials;
 
+use crate::Error;
 #[cfg(feature = "full")]
 use crate::assemble;
 use crate::clients::ClientSpec;
-use crate::config::{Accept, Acceptor, Address, Config, Count, Engine};
+use crate::config::{Accept, Acceptor, Config, Count, Engine};
 use crate::layout::Layout;
 use crate::run;
 use crate::run::handout::Handout;
-use crate::run::loops::WorkerLoops;
 use crate::run::process::{MAX_ARGS_BYTES, ProcessContext, ProcessSpec};
-use crate::sockets::{BindOptions, Bound, Share};
-use crate::status::{ListenerMeta, StatusSource};
 use crate::tables::TableSizes;
-use crate::{Error, ListenOptions};
+
+#[cfg(feature = "full")]
+pub(crate) use listen::Factory;
+pub(crate) use listen::ListenSpec;
+pub use spawned::SpawnedServer;
 
 /// Where servers come from.
 ///
@@ -50,22 +53,6 @@ impl Server {
         config.listen.clear();
         ServerBuilder::new(config)
     }
-}
-
-/// Makes the service of a listener, in each loop that serves it. The admin pages read the counters it is given.
-pub(crate) type Factory = Arc<dyn Fn(&StatusSource) -> Result<BoxedService, BoxError> + Send + Sync>;
-
-/// A listener and the service behind it.
-#[derive(Clone)]
-pub(crate) struct ListenSpec {
-    pub(crate) name: String,
-    pub(crate) address: Address,
-    pub(crate) options: ListenOptions,
-    /// Any worker can answer for all: one socket, whatever `process.accept` says.
-    pub(crate) answers_for_all: bool,
-    pub(crate) service: String,
-    pub(crate) counters: &'static [CounterDef],
-    pub(crate) factory: Factory,
 }
 
 /// Puts a server together.
@@ -205,171 +192,6 @@ impl ServerBuilder {
             max_generations: process.max_generations,
             hang_timeout: process.hang_timeout,
             ..Limits::default()
-        }
-    }
-
-    /// Adds a listener at `address` (`"127.0.0.1:7000"`, `"[::1]:7000"`, port 0 for a free one, `"unix:/path"`), whose
-    /// connections are served by what `factory` makes. The first is called `main`, further ones `listener-2` and so on.
-    pub fn listen<S: Service>(
-        self,
-        address: impl Into<String>,
-        factory: impl Fn() -> S + Send + Sync + 'static,
-    ) -> Self {
-        let name = self.next_name();
-        self.listen_named(name, address, move || Ok(factory()))
-    }
-
-    /// As [`listen`](Self::listen), with a name, and a factory that may fail: its error is the error of the start.
-    pub fn listen_named<S: Service>(
-        self,
-        name: impl Into<String>,
-        address: impl Into<String>,
-        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
-    ) -> Self {
-        self.listen_with(name, address, ListenOptions::default(), factory)
-    }
-
-    /// As [`listen_named`](Self::listen_named), with options of the socket and its connections. An option that a Unix socket
-    /// does not have is an error of the start.
-    pub fn listen_with<S: Service>(
-        self,
-        name: impl Into<String>,
-        address: impl Into<String>,
-        options: ListenOptions,
-        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
-    ) -> Self {
-        let text = address.into();
-        let fits = |address: Address| match (&address, options.tcp_only()) {
-            (Address::Unix(_), Some(option)) => Err(format!("a Unix socket has no option {option}")),
-            (Address::Udp(_) | Address::Unixgram(_), _) => {
-                Err("what comes there are datagrams: use listen_datagrams".to_owned())
-            }
-            _ => Ok(address),
-        };
-        let address =
-            parse_address(&text).and_then(fits).map_err(|reason| Error::Address { address: text, reason });
-        self.add_listener(
-            name.into(),
-            address,
-            options,
-            S::COUNTERS,
-            Arc::new(move |_| factory().map(BoxedService::new)),
-        )
-    }
-
-    /// Puts TLS under the service of the listener that was added last.
-    ///
-    /// Each process makes its own layer, as `main` runs in each of them; so that sessions go on in whichever worker a peer comes
-    /// to next, give all of them the same [`TicketSecret`](crate::TicketSecret).
-    #[cfg(feature = "tls")]
-    pub fn tls(mut self, tls: tidegate_tls::Tls) -> Self {
-        let layer: Arc<dyn tidegate_engine::Layer> = Arc::new(tls);
-        match self.listeners.last_mut().filter(|listener| !listener.address.is_datagram()) {
-            Some(listener) => {
-                let factory = Arc::clone(&listener.factory);
-                listener.factory = Arc::new(move |status| Ok(factory(status)?.layer(Arc::clone(&layer))));
-            }
-            None => {
-                let error = Error::Service(
-                    "TLS is put under a listener of connections, and none is before it".into(),
-                );
-                self.error.get_or_insert(error);
-            }
-        }
-        self
-    }
-
-    /// Adds a listener of datagrams at `address` (`"udp:127.0.0.1:7000"`, `"udp:[::1]:7000"`, port 0 for a free one,
-    /// `"unixgram:/path"`), which are served by what `factory` makes. It is named as by [`listen`](Self::listen).
-    ///
-    /// ```no_run
-    /// use tidegate::{Datagrams, Server};
-    ///
-    /// # fn main() -> Result<(), tidegate::Error> {
-    /// let upper = || Datagrams::new(|io, _from, bytes| io.reply(&bytes.to_ascii_uppercase()));
-    /// Server::builder().listen_datagrams("udp:127.0.0.1:7000", upper).run()
-    /// # }
-    /// ```
-    pub fn listen_datagrams<S: DatagramService>(
-        self,
-        address: impl Into<String>,
-        factory: impl Fn() -> S + Send + Sync + 'static,
-    ) -> Self {
-        let name = self.next_name();
-        self.listen_datagrams_named(name, address, move || Ok(factory()))
-    }
-
-    /// As [`listen_datagrams`](Self::listen_datagrams), with a name, and a factory that may fail: its error is the error of
-    /// the start.
-    pub fn listen_datagrams_named<S: DatagramService>(
-        self,
-        name: impl Into<String>,
-        address: impl Into<String>,
-        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
-    ) -> Self {
-        self.listen_datagrams_with(name, address, ListenOptions::default(), factory)
-    }
-
-    /// As [`listen_datagrams_named`](Self::listen_datagrams_named), with the sizes of the kernel's buffers; any other option
-    /// is an error of the start.
-    pub fn listen_datagrams_with<S: DatagramService>(
-        self,
-        name: impl Into<String>,
-        address: impl Into<String>,
-        options: ListenOptions,
-        factory: impl Fn() -> Result<S, BoxError> + Send + Sync + 'static,
-    ) -> Self {
-        let text = address.into();
-        let parsed = match (text.parse::<Address>(), options.connections_only()) {
-            (Err(error), _) => Err(error.to_string()),
-            (Ok(_), Some(option)) => Err(format!("a socket for datagrams has no option {option}")),
-            (Ok(address), _) if !address.is_datagram() => {
-                Err("what comes there are connections: \"udp:IP:port\" and \"unixgram:/path\" have datagrams"
-                    .to_owned())
-            }
-            (Ok(address), None) => Ok(address),
-        };
-        let address = parsed.map_err(|reason| Error::Address { address: text, reason });
-        self.add_listener(
-            name.into(),
-            address,
-            options,
-            S::COUNTERS,
-            Arc::new(move |_| factory().map(BoxedService::of_datagrams)),
-        )
-    }
-
-    /// The first error of all is that of the start.
-    fn add_listener(
-        mut self,
-        name: String,
-        address: Result<Address, Error>,
-        options: ListenOptions,
-        counters: &'static [CounterDef],
-        factory: Factory,
-    ) -> Self {
-        match address {
-            Ok(address) => self.listeners.push(ListenSpec {
-                name,
-                address,
-                options,
-                answers_for_all: false,
-                service: "program".to_owned(),
-                counters,
-                factory,
-            }),
-            Err(error) => {
-                self.error.get_or_insert(error);
-            }
-        }
-        self
-    }
-
-    /// What the next listener is called that is given no name.
-    fn next_name(&self) -> String {
-        match self.listeners.len() {
-            0 => "main".to_owned(),
-            n => format!("listener-{}", n + 1),
         }
     }
 
@@ -589,144 +411,4 @@ impl ServerBuilder {
         let has_acceptor = self.has_acceptor() || self.hands_over();
         Layout { loops: self.loop_count(), has_acceptor, is_permanent: false }
     }
-
-    /// Binds all listeners for whoever accepts in so many workers, beside those of the generation before; an address that is
-    /// taken is tried again for as long as `patience`. Sockets in `given` are taken by their names in the place of new ones.
-    pub(crate) fn bind_beside(
-        &self,
-        workers: u32,
-        before: &[Bound],
-        given: &mut ActivatedSockets,
-        patience: Duration,
-    ) -> Result<Vec<Bound>, Error> {
-        let mut bound: Vec<Bound> = Vec::with_capacity(self.listeners.len());
-        for listener in &self.listeners {
-            let sharing = match self.config.process.accept {
-                _ if listener.answers_for_all => Share::All,
-                // All loops of a worker have it, and where an acceptor's process accepts, all workers.
-                _ if listener.address.is_datagram() && (self.has_acceptor() || self.hands_over()) => {
-                    Share::One
-                }
-                // One process accepts from it.
-                Accept::Handoff if workers > 0 => Share::One,
-                Accept::Shared => Share::One,
-                Accept::Reuseport | Accept::Handoff => {
-                    Share::Each(usize::try_from(workers.max(1)).unwrap_or(1) * self.slots_per_worker())
-                }
-            };
-            let options = BindOptions { tcp: listener.options.tcp, sharing, patience };
-            let known = before.iter().find(|bound| bound.is(&listener.name, &listener.address));
-            let outcome = match (known, given.remove(&listener.name)) {
-                (Some(known), _) => known.next(&listener.name, options),
-                (None, sockets) if !sockets.is_empty() => {
-                    Bound::adopt(&listener.name, &listener.address, sockets, sharing)
-                }
-                (None, _) => Bound::bind(&listener.name, &listener.address, options),
-            };
-            match outcome {
-                Ok(listener) => bound.push(listener),
-                Err(error) => {
-                    let is_new = |it: &&Bound| !before.iter().any(|known| known.is(&it.name, &it.configured));
-                    bound.iter().filter(is_new).for_each(Bound::remove_file);
-                    return Err(self.with_origin(error));
-                }
-            }
-        }
-        Ok(bound)
-    }
-
-    /// An address that cannot be had, with where the configuration says it.
-    fn with_origin(&self, error: crate::BindError) -> Error {
-        match self.config.origin(&format!("listen.{}.address", error.listener())) {
-            Some(origin) => Error::BindAt { origin: origin.to_string(), source: error },
-            None => Error::Bind(error),
-        }
-    }
-
-    /// What those who read the counters know of the listeners, whose real addresses are given.
-    pub(crate) fn listener_metas<'a>(&self, addresses: impl Iterator<Item = &'a str>) -> Arc<[ListenerMeta]> {
-        let metas = self.listeners.iter().zip(addresses).map(|(listener, address)| ListenerMeta {
-            name: listener.name.clone(),
-            address: address.to_owned(),
-            service: listener.service.clone(),
-            counters: listener.counters,
-        });
-        metas.chain(self.client_metas()).collect()
-    }
-
-    /// What is known of the log socket.
-    pub(crate) fn log_meta(&self) -> Option<ListenerMeta> {
-        self.operated.then(|| ListenerMeta {
-            name: "log".to_owned(),
-            address: format!("unix:{}", self.config.log_socket().display()),
-            service: run::handout::LOG_SERVICE.to_owned(),
-            counters: LogServer::COUNTERS,
-        })
-    }
-}
-
-/// A server on threads of this process. Dropping it stops the server.
-#[derive(Debug)]
-pub struct SpawnedServer {
-    pub(crate) ready: Ready,
-    /// Taken when it is joined.
-    pub(crate) loops: Option<WorkerLoops>,
-    pub(crate) bound: Vec<Bound>,
-}
-
-impl SpawnedServer {
-    /// The listeners with their real addresses.
-    #[must_use]
-    pub fn ready(&self) -> &Ready {
-        &self.ready
-    }
-
-    /// The real address of the listener `name`, of TCP or UDP.
-    #[must_use]
-    pub fn address(&self, name: &str) -> Option<SocketAddr> {
-        let (_, address) = self.ready.listeners.iter().find(|(known, _)| known == name)?;
-        address.strip_prefix("udp:").unwrap_or(address).parse().ok()
-    }
-
-    /// Stops accepting; connections may finish within `grace`.
-    pub fn quit(&self, grace: Duration) {
-        if let Some(loops) = &self.loops {
-            loops.quit(grace);
-        }
-    }
-
-    /// Closes everything.
-    pub fn stop(&self) {
-        if let Some(loops) = &self.loops {
-            loops.stop();
-        }
-    }
-
-    /// Waits until the server has ended.
-    ///
-    /// # Errors
-    ///
-    /// The first event loop's that failed.
-    pub fn join(mut self) -> Result<(), Error> {
-        self.loops.take().map_or(Ok(()), WorkerLoops::join)
-    }
-}
-
-impl Drop for SpawnedServer {
-    fn drop(&mut self) {
-        self.stop();
-        if let Some(Err(error)) = self.loops.take().map(WorkerLoops::join) {
-            tracing::error!(%error, "event loop failed");
-        }
-        self.bound.iter().for_each(Bound::remove_file);
-    }
-}
-
-fn parse_address(text: &str) -> Result<Address, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    // A host name, as "localhost:7000"; the first of its addresses is taken.
-    let mut addresses = text.to_socket_addrs().map_err(|error| error.to_string())?;
-    addresses.next().map(Address::Tcp).ok_or_else(|| "the name has no address".to_owned())
 }
