@@ -43,14 +43,13 @@ pub(crate) fn of_child(
     }
 }
 
-/// Tells the master that a child serves. Standard error of a daemon's child is the pipe to its starter, which nobody reads
-/// from now on.
+/// Tells the master that a child serves. Standard error of a daemon's child is the pipe to its starter, who reads it until
+/// all serve: nothing is to have it any more then.
 pub(crate) fn ready(server: &ServerBuilder, child: &Child) -> Result<(), Error> {
-    child.ready().map_err(Error::system("telling the master"))?;
-    match server.config.process.daemon {
-        true => tidegate_sys::daemon::discard_stderr().map_err(Error::system("opening /dev/null")),
-        false => Ok(()),
+    if server.config.process.daemon {
+        tidegate_sys::daemon::discard_stderr().map_err(Error::system("opening /dev/null"))?;
     }
+    child.ready().map_err(Error::system("telling the master"))
 }
 
 /// Says why a child ends, if it failed, to the log and to the master; and has its last records stored.
