@@ -8,7 +8,7 @@ use tidegate_accounts::{
     SignedLogin, Token,
 };
 use tidegate_engine::PeerAddress;
-use tidegate_http::Status;
+use tidegate_http::{Host, Status};
 
 use crate::{IntoResponse, Reply, Request, Response, WebBuilder, deferred, get, post};
 
@@ -48,9 +48,30 @@ pub(crate) fn add(builder: WebBuilder, prefix: &str, sessions: &Sessions) -> Web
 
 /// A page of another site has the browser of our user ask. What it brought along is not ours to use.
 fn refuse_other_sites(request: &Request<'_>) -> Option<Response> {
-    // A page of a neighbouring name gets the cookie too, but is not this site.
-    let is_foreign = matches!(request.header("Sec-Fetch-Site"), Some("cross-site" | "same-site"));
+    let is_foreign = match request.header("Sec-Fetch-Site") {
+        // A page of a neighbouring name, or of another port, gets the cookie too, but is not this site.
+        Some(site) => !matches!(site, "same-origin" | "none"),
+        // Browsers leave it out where nobody encrypts, and old ones everywhere. `Origin` they send with every POST that a
+        // page of another origin causes, and programs that are no browsers send neither.
+        None => request.header("Origin").is_some_and(|origin| !is_own_origin(request, origin)),
+    };
     is_foreign.then(|| failure(Status::FORBIDDEN, "cross-site", "pages of other sites may not ask this"))
+}
+
+/// Whether an origin (RFC 6454, section 7) is the host that the request is for. Its scheme is not compared: who encrypts
+/// before a balancer does not come encrypted here.
+fn is_own_origin(request: &Request<'_>, origin: &str) -> bool {
+    let (host, default_port) = match origin.split_once("://") {
+        Some(("http", host)) => (host, 80),
+        Some(("https", host)) => (host, 443),
+        // `null` among them, as pages without an origin of their own have it.
+        _ => return false,
+    };
+    let (Some(theirs), Some(ours)) = (Host::parse(host.as_bytes()), request.head.host(request.bytes)) else {
+        return false;
+    };
+    let port = |host: Host<'_>| host.port().unwrap_or(default_port);
+    theirs.name() == ours.name() && port(theirs) == port(ours)
 }
 
 fn register(sessions: &Sessions, request: &Request<'_>, reply: Reply) {

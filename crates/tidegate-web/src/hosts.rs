@@ -26,6 +26,11 @@ impl Hosts {
         before.is_none()
     }
 
+    /// The site of `*`.
+    pub(crate) const fn any(&self) -> Option<usize> {
+        self.any
+    }
+
     /// The site of a name. A wildcard stands for one label or more, and not for none.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         let exact = self.exact.get(name).copied();

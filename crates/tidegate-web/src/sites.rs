@@ -1,6 +1,7 @@
 //! `Sites`: which site a request is for.
 //!
-//! Invariant: there is always one: what no name fits is for the site without a name.
+//! Invariant: there is always one. What no name fits is for the site `*`, or else for the one without a name; and so is what
+//! names no host at all, since nobody gets round a site's gates by naming none.
 
 use tidegate_http::Head;
 
@@ -13,12 +14,15 @@ pub(crate) struct Sites {
     /// The first is the one that has no name.
     sites: Box<[Site]>,
     hosts: Hosts,
+    /// Of what no other site has.
+    rest: usize,
 }
 
 impl Sites {
     /// The site without a name, and those that have some, whose patterns count from 1.
     pub(crate) fn new(default: Site, others: Vec<Site>, hosts: Hosts) -> Self {
-        Self { sites: std::iter::once(default).chain(others).collect(), hosts }
+        let rest = hosts.any().unwrap_or(0);
+        Self { sites: std::iter::once(default).chain(others).collect(), hosts, rest }
     }
 
     /// The number of the site of a request.
@@ -41,7 +45,7 @@ impl Sites {
 
     /// The site for what is no request.
     pub(crate) fn default(&self) -> &Site {
-        &self.sites[0]
+        self.numbered(self.rest)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Site> {
@@ -49,6 +53,6 @@ impl Sites {
     }
 
     fn find_by_host(&self, head: &Head, bytes: &[u8]) -> usize {
-        head.host(bytes).and_then(|host| self.hosts.find(&host.name())).unwrap_or(0)
+        head.host(bytes).and_then(|host| self.hosts.find(&host.name())).unwrap_or(self.rest)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use crate::browser::{Browser, Scheme, Screen};
-use crate::http::get;
+use crate::http::{Connection, get};
 use crate::processes::Watched;
 use crate::support::{Server, Setup, wait_until};
 
@@ -44,6 +44,25 @@ fn the_page_is_whole_without_a_script_and_lets_no_other_one_in() {
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.head.contains(&format!("Content-Type: {content_type}")), "{path}: {}", answer.head);
         assert!(page.body.contains(&format!("\"{path}\"")), "{path} is not asked for");
+    }
+}
+
+#[test]
+fn a_page_of_others_whose_name_leads_here_reads_nothing() {
+    let dir = tempdir().unwrap();
+    let server = Setup::new(&dir).start();
+    let admin = server.address("admin");
+    let ask = |host: &str, path: &str| {
+        let mut connection = Connection::open(admin);
+        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        connection.answer().unwrap().status
+    };
+    for (path, status) in
+        [("/", 421), ("/status", 421), ("/metrics", 421), ("/healthz", 200), ("/readyz", 200)]
+    {
+        assert_eq!(ask("evil.example:80", path), status, "{path}");
+        assert_eq!(ask("localhost", path), 200, "{path}");
+        assert_eq!(ask(&admin.to_string(), path), 200, "{path}");
     }
 }
 

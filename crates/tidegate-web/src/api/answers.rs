@@ -10,8 +10,11 @@ use tidegate_http::{CookieError, SameSite, SetCookie, Status};
 use crate::exchange::Client;
 use crate::{IntoResponse, Json, Response};
 
-/// The name of the cookie that holds a session's token.
-pub(super) const COOKIE: &str = "tidegate_session";
+/// The name of the cookie that holds a session's token. Over TLS it has the prefix with which browsers take it from nobody
+/// but this host over TLS (RFC 6265bis, section 4.1.3.2), so that no neighbour puts somebody into a session of his own.
+pub(super) const fn cookie_name(secure: bool) -> &'static str {
+    if secure { "__Host-tidegate_session" } else { "tidegate_session" }
+}
 
 /// How a client is to keep its cookie.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +29,8 @@ impl CookieScope {
     }
 
     fn set(self, token: &Token) -> Result<SetCookie, CookieError> {
-        let cookie = SetCookie::new(COOKIE, &token.reveal())?.max_age(self.lifetime.as_secs().max(1));
+        let cookie = SetCookie::new(cookie_name(self.secure), &token.reveal())?
+            .max_age(self.lifetime.as_secs().max(1));
         Ok(self.scoped(cookie))
     }
 
@@ -40,7 +44,7 @@ impl CookieScope {
     /// The session has ended, and the browser forgets it.
     pub(super) fn logged_out(self) -> Response {
         let response = no_store(Response::new(Status::NO_CONTENT));
-        match SetCookie::removal(COOKIE) {
+        match SetCookie::removal(cookie_name(self.secure)) {
             Ok(cookie) => response.cookie(&self.scoped(cookie)),
             Err(_) => response,
         }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tidegate_accounts::Token;
 use tidegate_http::Status;
 
-use super::answers::{COOKIE, failure};
+use super::answers::{cookie_name, failure};
 use crate::{Form, FromRequest, Json, Request, Response};
 
 /// Who wants an account.
@@ -69,5 +69,5 @@ pub fn session_token(request: &Request<'_>) -> Option<Token> {
         return Token::parse(token.trim().as_bytes());
     }
     let cookies = tidegate_http::Cookies::of(&request.head.fields(request.bytes));
-    Token::parse(cookies.value(COOKIE)?)
+    Token::parse(cookies.value(cookie_name(request.client().secure))?)
 }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Where a request comes from: an address, or a Unix socket, which has none.
 pub(crate) type Source = Option<IpAddr>;
@@ -81,10 +81,21 @@ impl Networks {
         }
         let network = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| IpNet::from_str(text));
         let network = network.map_err(|_| NetworkError { text: text.to_owned() })?;
-        self.networks.push(network.trunc());
+        self.networks.push(canonical(network.trunc()));
         Ok(())
     }
 }
+
+/// Networks of addresses that a dual-stack socket shows as IPv6 are those of IPv4, as the addresses are.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let prefix = mapped.prefix_len().checked_sub(MAPPED_PREFIX);
+    let plain = prefix.and_then(|prefix| Ipv4Net::new(mapped.addr().to_ipv4_mapped()?, prefix).ok());
+    plain.map_or(network, IpNet::V4)
+}
+
+/// Bits before the address of IPv4 in `::ffff:192.0.2.1`.
+const MAPPED_PREFIX: u8 = 96;
 
 /// Who may ask. The network with the longest prefix that holds an address decides; between two of the same, `deny` does. An
 /// address that none of them holds is let in when `allow` is empty.
@@ -138,6 +149,15 @@ mod tests {
         check(&["10.1.0.0/16"], &["0.0.0.0/0"], &["10.1.0.1"], &["10.2.0.1", "11.0.0.1"]);
         check(&["10.1.2.3"], &["10.1.2.3"], &[], &["10.1.2.3", "10.1.2.4"]);
         check(&["2001:db8::/32", "unix"], &[], &["2001:db8::1", "unix"], &["2001:db9::1", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn a_network_of_ipv4_is_one_however_it_is_written() {
+        let refused = &["10.0.0.1", "::ffff:10.0.0.1", "192.0.2.1"];
+        check(&[], &["::ffff:10.0.0.0/104", "::ffff:192.0.2.1"], &["11.0.0.1", "192.0.2.2", "::1"], refused);
+        check(&["::ffff:0:0/96"], &["10.0.0.0/8"], &["192.0.2.1"], &["10.0.0.1", "::1"]);
+        // Shorter ones are networks of IPv6 that hold no address of IPv4.
+        check(&[], &["::/0"], &["10.0.0.1"], &["::1"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tidegate_accounts::{Accounts, DeviceKey, Options, SessionRules, Sessions, SignedLogin};
-use tidegate_web::{Request, Response, Status, Web, get as get_route, session_token};
+use tidegate_web::{Networks, Request, Response, Status, Web, get as get_route, session_token};
 
 use crate::client::{Answer, Client, PATIENCE, Server, get, request};
 
@@ -34,9 +34,10 @@ impl Bench {
                 None => Response::new(Status::UNAUTHORIZED),
             }
         };
-        Server::start(
-            Web::builder().accounts_api("/api", &api).route("/secret", get_route(secret).blocking()),
-        )
+        // A balancer that encrypts before us is on this machine.
+        let balancer = Networks::new(["127.0.0.1"]).expect("an address");
+        let web = Web::builder().trusted_proxies(balancer).accounts_api("/api", &api);
+        Server::start(web.route("/secret", get_route(secret).blocking()))
     }
 }
 
@@ -97,6 +98,45 @@ fn an_account_is_made_once_by_the_rules() {
 }
 
 #[test]
+fn a_page_of_another_origin_gets_nobody_in_or_out_whatever_its_browser_says() {
+    let bench = Bench::new();
+    let server = bench.worker();
+    let mut client = server.connect();
+    let ada = json!({ "user": "ada", "password": "secret" });
+    assert_eq!(post(&mut client, "/api/register", "", &ada).status, 201);
+    // The host of these requests is `test`.
+    for lines in [
+        "Origin: http://evil.test\r\n",
+        "Origin: http://test:8081\r\n",
+        "Origin: http://a.test\r\n",
+        "Origin: http://test.evil\r\n",
+        "Origin: http://test@evil.test\r\n",
+        "Origin: ftp://test\r\n",
+        "Origin: null\r\n",
+        "Origin: \r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\nOrigin: http://test\r\n",
+        "Sec-Fetch-Site: whatever\r\n",
+    ] {
+        for path in ["/api/login", "/api/logout", "/api/register", "/api/key"] {
+            let answer = post(&mut client, path, lines, &ada);
+            check(&answer, 403, "cross-site");
+            assert_eq!(answer.field("set-cookie"), None, "{lines}");
+        }
+    }
+    for lines in [
+        "",
+        "Origin: http://test\r\n",
+        "Origin: https://TEST.\r\n",
+        "Origin: http://test:80\r\n",
+        "Origin: http://elsewhere\r\nSec-Fetch-Site: same-origin\r\n",
+        "Sec-Fetch-Site: none\r\n",
+    ] {
+        assert_eq!(post(&mut client, "/api/login", lines, &ada).status, 200, "{lines}");
+    }
+}
+
+#[test]
 fn a_browser_stays_logged_in_by_its_cookie_on_every_worker() {
     let bench = Bench::new();
     let (one, two) = (bench.worker(), bench.worker());
@@ -126,6 +166,37 @@ fn a_browser_stays_logged_in_by_its_cookie_on_every_worker() {
     check(&first.ask(request("GET", "/api/me", &lines)), 401, "no-session");
     assert_eq!(first.ask(request("GET", "/secret", &lines)).status, 401);
     assert_eq!(first.ask(request("POST", "/api/logout", "")).status, 204, "nobody is logged in");
+}
+
+#[test]
+fn where_somebody_encrypts_a_cookie_is_of_a_kind_that_no_neighbour_can_set() {
+    const TLS: &str = "X-Forwarded-Proto: https\r\n";
+    let bench = Bench::new();
+    let server = bench.worker();
+    let mut client = server.connect();
+    let ada = json!({ "user": "ada", "password": "secret" });
+    assert_eq!(post(&mut client, "/api/register", TLS, &ada).status, 201);
+    let answer = post(&mut client, "/api/login", TLS, &ada);
+    let cookie = answer.field("set-cookie").expect("a cookie");
+    let (pair, attributes) = cookie.split_once("; ").expect("attributes");
+    assert_eq!(attributes, "Max-Age=604800; Path=/; HttpOnly; SameSite=Lax; Secure");
+    let token = pair.strip_prefix("__Host-tidegate_session=").expect("the prefix");
+
+    let me = |lines: &str| server.ask(request("GET", "/api/me", lines));
+    assert_eq!(document(&me(&format!("{TLS}Cookie: {pair}\r\n")))["user"], "ada");
+    // What somebody else may have set is not looked at, neither alone nor before.
+    check(&me(&format!("{TLS}Cookie: tidegate_session={token}\r\n")), 401, "no-session");
+    let others = format!("{TLS}Cookie: tidegate_session={}; {pair}\r\n", "0".repeat(64));
+    assert_eq!(document(&me(&others))["user"], "ada");
+    check(&me(&format!("Cookie: {pair}\r\n")), 401, "no-session");
+
+    let answer = client.ask(request("POST", "/api/logout", &format!("{TLS}Cookie: {pair}\r\n")));
+    let cookie = answer.field("set-cookie").expect("a cookie");
+    assert!(
+        cookie.starts_with("__Host-tidegate_session=; Max-Age=0;") && cookie.ends_with("; Secure"),
+        "{cookie}"
+    );
+    check(&me(&format!("{TLS}Cookie: {pair}\r\n")), 401, "no-session");
 }
 
 #[test]

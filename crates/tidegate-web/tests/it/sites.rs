@@ -6,7 +6,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_engine::PeerAddress;
 use tidegate_web::{
-    Client, FilesOptions, Hsts, Networks, Response, SiteBuilder, SiteRedirect, Status, Web, WebBuilder,
+    Access, Client, FilesOptions, Hsts, Networks, Response, SiteBuilder, SiteRedirect, Status, Web,
+    WebBuilder,
 };
 
 use crate::client::{Answer, Server, request};
@@ -55,6 +56,35 @@ fn the_host_decides_which_site_answers() {
     // HTTP/1.0 without a host.
     let old = server.ask("GET / HTTP/1.0\r\n\r\n");
     assert_eq!(old.text(), "default");
+}
+
+#[test]
+fn what_names_no_host_is_for_the_site_of_all_other_names_and_gets_round_none_of_its_gates() {
+    let (open, guarded, named) = (folder("open"), folder("guarded"), folder("named"));
+    let access = Access { allow: Networks::new(["192.0.2.1"]).unwrap(), deny: Networks::default() };
+    let rest = site(&["*"], &guarded).access(access).field("X-Site", "rest");
+    let server = Server::start(
+        Web::builder()
+            .root(open.path())
+            .respond("/hello", Status::OK, "", "Hello, World!")
+            .site(site(&["named.test"], &named))
+            .site(rest),
+    );
+    for text in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET /hello HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: [::1]\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n",
+    ] {
+        let answer = server.ask(text);
+        assert_eq!((answer.status, answer.field("x-site")), (403, Some("rest")), "{text}");
+    }
+    // What is no request, either.
+    for text in ["GET / HTTP/1.1\r\n\r\n", "\r \r\n"] {
+        let answer = server.ask(text);
+        assert_eq!((answer.status, answer.field("x-site")), (400, Some("rest")), "{text}");
+    }
+    assert_eq!(get_from(&server, "named.test", "/").text(), "named");
 }
 
 #[test]

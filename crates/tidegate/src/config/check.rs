@@ -4,6 +4,7 @@
 //! one mistake is one error. Nothing is created or changed.
 
 mod engine;
+mod exposed;
 mod listen;
 mod web;
 
@@ -37,6 +38,7 @@ pub(crate) fn check(loader: &mut Loader) {
     found.extend(sizes(tree));
     found.extend(listen::options(tree));
     found.extend(web::rules(tree));
+    found.extend(exposed::secrets(tree));
     found.extend(engine::combinations(tree));
     found.extend(engine::processors(tree));
     for Finding { place, key, problem } in found {

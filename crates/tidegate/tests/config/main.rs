@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod documentation;
+mod exposed;
 mod files;
 mod listeners;
 mod models;

@@ -104,6 +104,9 @@ hosts = ["a.b", "c"]
 [[web.site]]
 hosts = ["C"]
 listeners = ["web"]
+[[web.site]]
+hosts = ["d"]
+headers = { X-A = "b", content-Length = "1" }
 "#,
     );
     std::fs::write(given.dir.path().join("users"), "ada:plain\n").unwrap();
@@ -126,7 +129,10 @@ tidegate.toml:6:14: web.site[0].basic_auth.users: users file DIR/users, line 1: 
   |              ^^^^^^^^^^^^^^^^^^^
 tidegate.toml:10:9: web.site[2].hosts: "c" is a host of web.site[1] already, on the listener "web"
 10 | hosts = ["C"]
-   |         ^^^^^"#,
+   |         ^^^^^
+tidegate.toml:14:11: web.site[3].headers: "content-Length" is the server's own field; leave it out
+14 | headers = { X-A = "b", content-Length = "1" }
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"#,
     );
 }
 

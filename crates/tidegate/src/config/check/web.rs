@@ -15,6 +15,10 @@ use crate::config::schema::{LISTEN, SITE};
 use crate::config::tree::{Row, Setting, Tree};
 use crate::config::units::ByteSize;
 
+/// Fields that no site can set, since they say how an answer is sent.
+const OWN_FIELDS: [&str; 6] =
+    ["connection", "content-length", "content-encoding", "date", "server", "transfer-encoding"];
+
 /// Sites that cannot be served, and limits that contradict each other.
 pub(super) fn rules(tree: &Tree) -> Vec<Finding> {
     let mut found: Vec<Finding> = target_size(tree).into_iter().collect();
@@ -45,6 +49,17 @@ pub(super) fn rules(tree: &Tree) -> Vec<Finding> {
             && let Some(why) = setting.value["users"].as_str().and_then(no_users)
         {
             wrong("basic_auth.users", setting, why);
+        }
+        if let Some(headers) = row.get("headers") {
+            for name in headers.value.as_object().into_iter().flat_map(|fields| fields.keys()) {
+                if OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                    wrong(
+                        "headers",
+                        headers,
+                        format!("{} is the server's own field; leave it out", quote(name)),
+                    );
+                }
+            }
         }
     }
     found.extend(shared_hosts(tree));
