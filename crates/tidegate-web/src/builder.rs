@@ -450,12 +450,15 @@ impl WebBuilder {
             && self.access_log.is_none()
             && self.request_ids == RequestIdMode::Off
             && self.max_requests == 0;
+        let (mut around, budget) = (self.around, Arc::new(Budget::new(self.max_collected_bytes)));
+        // For sinks that keep something in memory.
+        around.states.insert(Arc::clone(&budget));
         Ok(Web {
             sites,
             handlers: Handlers {
                 pool: if blocks { Some(self.blocking.pool()?) } else { None },
-                around: Arc::new(self.around),
-                budget: Arc::new(Budget::new(self.max_collected_bytes)),
+                around: Arc::new(around),
+                budget,
                 timeout: self.handler_timeout,
             },
             is_plain,

@@ -51,7 +51,7 @@ pub struct Query<T>(pub T);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
-/// A body of a form, `application/x-www-form-urlencoded`.
+/// A body of a form, `application/x-www-form-urlencoded`. One with files is a [`FormData`](crate::FormData).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form<T>(pub T);
 
@@ -155,7 +155,7 @@ fn refuse(status: Status, what: &str, error: &dyn fmt::Display) -> Response {
     Response::new(status).body(format!("{what}: {error}\n"))
 }
 
-fn unsupported(wanted: &str) -> Response {
+pub(crate) fn unsupported(wanted: &str) -> Response {
     Response::new(Status::UNSUPPORTED_MEDIA_TYPE).body(format!("Content-Type: {wanted} is needed\n"))
 }
 

@@ -5,7 +5,7 @@
 //! answered, and owns the files.
 //!
 //! Handlers are plain functions of extractors, in the loop or, where they may block, on a pool; see [`WebBuilder::route`],
-//! [`deferred`] for answers that come later, [`BodyStream`] and [`BodySink`] for bodies that no memory holds, and [`Next`] for
+//! [`deferred`] for answers that come later, [`BodyStream`] and [`BodySink`] for bodies that no memory holds, [`FormData`] and [`FormUploads`] for forms with files, and [`Next`] for
 //! middleware.
 //!
 //! ```
@@ -42,6 +42,8 @@ mod exchange;
 mod extra;
 mod extract;
 mod files;
+mod form_data;
+mod form_upload;
 mod forwarded;
 mod gate;
 mod handler;
@@ -81,6 +83,8 @@ pub use endpoint::{
 pub use exchange::Client;
 pub use extract::{Extension, Form, FromRequest, Json, Path, Query, State};
 pub use files::{FilesError, FilesOptions};
+pub use form_data::{FormData, FormField};
+pub use form_upload::{FormUpload, FormUploads, UploadedFile, UploadedForm};
 pub use gate::{
     Access, MAX_USERS_FILE_BYTES, NetworkError, Networks, REQUEST_LIMIT_WORDS, RequestRate, Users,
     UsersError, hash_password,
@@ -98,6 +102,6 @@ pub use session::{Message, Session};
 pub use sink::BodySink;
 pub use site_builder::{Hsts, SiteBuilder, SiteError};
 pub use stream::{BodyStream, BodyWriter, Pulled, StreamClosed};
-pub use tidegate_http::{CookieError, Method, SameSite, SetCookie, Status};
+pub use tidegate_http::{CookieError, FormDataLimits, FormPart, Method, SameSite, SetCookie, Status};
 pub use upload::{Upload, UploadDir};
 pub use web::Web;

@@ -81,11 +81,20 @@ impl UploadDir {
     /// no descriptors left.
     pub fn begin(&self, name: &str) -> Result<Upload, Response> {
         if !is_name(name) {
-            return Err(Response::new(Status::BAD_REQUEST).body("name: no name of a file\n"));
+            return Err(no_name());
         }
         if !self.replaces && self.exists(name) {
             return Err(taken());
         }
+        self.open_file(name)
+    }
+
+    /// Begins a file whose name comes later.
+    pub(crate) fn begin_unnamed(&self) -> Result<Upload, Response> {
+        self.open_file("")
+    }
+
+    fn open_file(&self, name: &str) -> Result<Upload, Response> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let (file, temporary) = match openat(&self.dir, ".", flags | OFlags::TMPFILE, self.mode) {
             Ok(file) => (file, None),
@@ -107,6 +116,20 @@ impl UploadDir {
 }
 
 impl Upload {
+    /// Gives it this name. True when it has taken the place of another. It may be tried again with another name.
+    pub(crate) fn save_as(&mut self, name: &str) -> Result<bool, Response> {
+        if !is_name(name) {
+            return Err(no_name());
+        }
+        name.clone_into(&mut self.name);
+        self.publish().map_err(|errno| self.refusal(errno))
+    }
+
+    /// The answer to what has kept it from getting its name.
+    fn refusal(&self, errno: Errno) -> Response {
+        if errno == Errno::EXIST { taken() } else { refusal(errno, &self.name) }
+    }
+
     /// Gives it its name. True when it has taken the place of another.
     fn publish(&mut self) -> Result<bool, Errno> {
         fdatasync(&self.file)?;
@@ -157,8 +180,7 @@ impl BodySink for Upload {
         match self.publish() {
             Ok(false) => Response::new(Status::CREATED),
             Ok(true) => Response::new(Status::NO_CONTENT),
-            Err(Errno::EXIST) => taken(),
-            Err(errno) => refusal(errno, &self.name),
+            Err(errno) => self.refusal(errno),
         }
     }
 }
@@ -199,6 +221,10 @@ fn is_name(name: &str) -> bool {
         && !name.chars().any(char::is_control)
 }
 
+fn no_name() -> Response {
+    Response::new(Status::BAD_REQUEST).body("name: no name of a file\n")
+}
+
 fn taken() -> Response {
     Response::new(Status::CONFLICT).body("a file of this name is there\n")
 }
@@ -214,9 +240,7 @@ fn refusal(errno: Errno, name: &str) -> Response {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
             Response::new(Status::SERVICE_UNAVAILABLE).header("Retry-After", "1")
         }
-        Errno::NAMETOOLONG | Errno::ILSEQ => {
-            Response::new(Status::BAD_REQUEST).body("name: no name of a file\n")
-        }
+        Errno::NAMETOOLONG | Errno::ILSEQ => no_name(),
         _ => {
             tracing::error!(name, error = %errno, "an upload cannot be stored");
             Response::page(Status::INTERNAL_SERVER_ERROR)
@@ -285,6 +309,27 @@ mod tests {
             assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), text.as_bytes());
             assert_eq!(names(dir.path()), ["a"]);
         }
+    }
+
+    #[test]
+    fn a_name_that_comes_last_is_tried_until_one_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = UploadDir::open(dir.path()).unwrap();
+        assert_eq!(store(uploads.begin("a").unwrap(), "first").status(), Status::CREATED);
+        for (begin, free) in [(UploadDir::begin_unnamed as fn(&_) -> _, "b"), (|u| Ok(named(u, "x")), "c")] {
+            let mut upload = begin(&uploads).unwrap();
+            upload.write(b"text").unwrap();
+            let mut refused = |name| upload.save_as(name).unwrap_err().status();
+            assert_eq!(["a", "../a", ""].map(|name| refused(name).code()), [409, 400, 400]);
+            assert!(!upload.save_as(free).unwrap());
+            drop(upload);
+            assert_eq!(std::fs::read(dir.path().join(free)).unwrap(), b"text");
+        }
+        let mut upload = uploads.replacing().begin_unnamed().unwrap();
+        assert!(upload.save_as("a").unwrap());
+        drop(upload);
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"");
+        assert_eq!(names(dir.path()), ["a", "b", "c"]);
     }
 
     #[test]

@@ -40,6 +40,15 @@ pub(crate) struct Browser {
 impl Browser {
     /// `None`, and a line that says so, where there is none.
     pub(crate) fn open(screen: Screen, scheme: Scheme) -> Option<Self> {
+        Self::open_with(screen, scheme, None)
+    }
+
+    /// One that trusts a key besides those of its authorities: the SHA-256 of its public part, in Base64.
+    pub(crate) fn open_trusting(key: &str) -> Option<Self> {
+        Self::open_with(Screen::Desktop, Scheme::Light, Some(key))
+    }
+
+    fn open_with(screen: Screen, scheme: Scheme, trusted_key: Option<&str>) -> Option<Self> {
         for program in ["chromedriver", "chromium"] {
             let there =
                 Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -62,7 +71,8 @@ impl Browser {
         std::thread::spawn(move || lines.for_each(drop));
         let port = said.expect("chromedriver says its port").parse().unwrap();
         let mut browser = Self { driver, port, session: String::new(), _profile: profile };
-        let session = browser.call("POST", "/session", &capabilities(screen, browser._profile.path()));
+        let session =
+            browser.call("POST", "/session", &capabilities(screen, browser._profile.path(), trusted_key));
         browser.session = session["sessionId"].as_str().unwrap().to_owned();
         let features = match scheme {
             Scheme::Light => json!([{"name": "prefers-color-scheme", "value": "light"}]),
@@ -76,7 +86,22 @@ impl Browser {
         self.post("/url", &json!({"url": url}));
     }
 
-    /// The value of an expression, in the page.
+    /// Loads the page again, as a user does.
+    pub(crate) fn reload(&self) {
+        self.post("/refresh", &json!({}));
+    }
+
+    /// Types into a field; for one of files, their paths with a line end between them.
+    pub(crate) fn fill(&self, css: &str, text: &str) {
+        self.post(&format!("/element/{}/value", self.element(css)), &json!({"text": text}));
+    }
+
+    /// A cookie, as the browser keeps it.
+    pub(crate) fn cookie(&self, name: &str) -> Value {
+        self.call("GET", &format!("/session/{}/cookie/{name}", self.session), &Value::Null)
+    }
+
+    /// The value of an expression, in the page; that of a promise when it is kept.
     pub(crate) fn value(&self, expression: &str) -> Value {
         self.post("/execute/sync", &json!({"script": format!("return {expression};"), "args": []}))
     }
@@ -95,9 +120,12 @@ impl Browser {
     }
 
     pub(crate) fn click(&self, css: &str) {
+        self.post(&format!("/element/{}/click", self.element(css)), &json!({}));
+    }
+
+    fn element(&self, css: &str) -> String {
         let element = self.post("/element", &json!({"using": "css selector", "value": css}));
-        let element = element.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
-        self.post(&format!("/element/{element}/click"), &json!({}));
+        element.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned()
     }
 
     /// The source of the page as it is now.
@@ -165,7 +193,7 @@ impl Drop for Browser {
     }
 }
 
-fn capabilities(screen: Screen, profile: &Path) -> Value {
+fn capabilities(screen: Screen, profile: &Path, trusted_key: Option<&str>) -> Value {
     let profile = profile.join("profile").display().to_string();
     let mut options = json!({
         // The sandbox needs rights that a container has not, and root is refused with it.
@@ -173,6 +201,9 @@ fn capabilities(screen: Screen, profile: &Path) -> Value {
             "--disable-background-networking", "--no-proxy-server", "--window-size=1366,1000",
             format!("--user-data-dir={profile}")],
     });
+    if let (Some(key), Some(args)) = (trusted_key, options["args"].as_array_mut()) {
+        args.push(format!("--ignore-certificate-errors-spki-list={key}").into());
+    }
     if screen == Screen::Phone {
         options["mobileEmulation"] = json!({"deviceMetrics": {"width": 360, "height": 740, "pixelRatio": 2.0, "touch": true, "mobile": true}});
     }

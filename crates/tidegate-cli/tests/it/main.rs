@@ -46,3 +46,4 @@ mod upgrade;
 mod usage;
 mod user;
 mod vanished;
+mod web_browser;

@@ -23,7 +23,7 @@ listen = [
 "#;
 
 /// Makes a certificate for a host, in place of what was there.
-fn certificate(dir: &Path, host: &str) {
+pub(crate) fn certificate(dir: &Path, host: &str) {
     for file in ["a.pem", "a.key"] {
         if dir.join(file).exists() {
             fs::remove_file(dir.join(file)).unwrap();
@@ -43,7 +43,7 @@ fn start(dir: &TempDir) -> Server {
 }
 
 /// Whether a program is there; without it the test says so.
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
@@ -53,7 +53,7 @@ fn has(program: &str) -> bool {
 }
 
 /// What a program prints, and then says on standard error.
-fn said(dir: &Path, program: &str, args: &[&str]) -> String {
+pub(crate) fn said(dir: &Path, program: &str, args: &[&str]) -> String {
     let output = output_of(clean(&mut Command::new(program), dir).args(args).stdin(Stdio::null()));
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

@@ -1,4 +1,5 @@
-//! The table of malformed requests, read from `malformed.txt`. The tests of the web service use this file too.
+//! The tables of malformed requests and forms, read from `malformed.txt` and `malformed_forms.txt`. The tests of the web
+//! service use this file too.
 
 /// A request that is to be refused.
 #[derive(Debug)]
@@ -11,7 +12,16 @@ pub(crate) struct Malformed {
 
 /// All of them, in the order of the table.
 pub(crate) fn malformed() -> Vec<Malformed> {
-    let entries = include_str!("malformed.txt").lines().enumerate();
+    table(include_str!("malformed.txt"))
+}
+
+/// Bodies that are `multipart/form-data` with the boundary `x`, and are to be refused.
+pub(crate) fn malformed_forms() -> Vec<Malformed> {
+    table(include_str!("malformed_forms.txt"))
+}
+
+fn table(text: &str) -> Vec<Malformed> {
+    let entries = text.lines().enumerate();
     entries
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(index, line)| {

@@ -5,6 +5,7 @@ mod corpus;
 
 mod chunked;
 mod differential;
+mod form_data;
 mod head;
 mod malformed;
 mod requests;

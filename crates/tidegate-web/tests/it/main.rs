@@ -24,6 +24,7 @@ mod encodings;
 mod exhaustion;
 mod files;
 mod folders;
+mod forms;
 mod gates;
 mod handlers;
 mod lifecycle;

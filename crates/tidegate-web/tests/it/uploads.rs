@@ -22,7 +22,7 @@ fn upload(name: &str, len: usize) -> String {
     request("PUT", &format!("/uploads/{name}"), &format!("Content-Length: {len}\r\n"))
 }
 
-fn count(dir: &Path) -> usize {
+pub(crate) fn count(dir: &Path) -> usize {
     std::fs::read_dir(dir).expect("the directory is there").count()
 }
 
@@ -79,19 +79,23 @@ fn try_full_disk(dir: &Path) {
     assert_eq!(client.ask(upload("small", 5) + "small").status, 201, "there is room again");
 }
 
-/// Runs this very test again in a mount namespace of its own, where a disk can be made.
 #[test]
 fn a_full_disk_is_507_and_the_server_serves_on() {
+    on_small_disk("uploads::a_full_disk_is_507_and_the_server_serves_on", try_full_disk);
+}
+
+/// Runs the very test of this name again in a mount namespace of its own, where a disk of 1 MiB can be made.
+pub(crate) fn on_small_disk(name: &str, test: impl FnOnce(&Path)) {
     const DISK: &str = "TIDEGATE_TEST_FULL_DISK";
     if let Some(dir) = std::env::var_os(DISK) {
-        return try_full_disk(Path::new(&dir));
+        return test(Path::new(&dir));
     }
     let dir = tempfile::tempdir().unwrap();
     let script = format!("mount -t tmpfs -o size=1m tmpfs \"${DISK}\" || exit 77; exec \"$0\" \"$@\"");
     let child = Command::new("unshare")
         .args(["-rm", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "uploads::a_full_disk_is_507_and_the_server_serves_on"])
+        .args(["--exact", name])
         .env(DISK, dir.path())
         .output();
     match child {
