@@ -4,6 +4,7 @@
 //! and `login` wait, and are for threads that may. What is decided about a user, is decided here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -22,6 +23,40 @@ pub struct Accounts {
     pub(crate) quick: Pool,
     /// What takes a hash.
     pub(crate) pool: Pool,
+    pub(crate) registering: Registering,
+}
+
+/// The part of the queue that registrations may have: who floods it with them leaves the rest to logins.
+#[derive(Clone, Debug)]
+pub(crate) struct Registering {
+    places: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// A registration that waits or is at it.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Registering {
+    /// A quarter of a queue of this length, at least one place.
+    fn in_queue(len: usize) -> Self {
+        Self { places: Arc::default(), limit: (len / 4).max(1) }
+    }
+
+    /// A place, until it is dropped.
+    pub(crate) fn enter(&self) -> Result<Place, AccountsError> {
+        let more = |taken: usize| (taken < self.limit).then_some(taken + 1);
+        match self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Place(Arc::clone(&self.places))),
+            Err(_) => Err(AccountsError::Busy),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How much work and memory accounts may take.
@@ -29,7 +64,8 @@ pub struct Accounts {
 pub struct Options {
     /// Threads that hash; each takes `memory_kib` while it does. At least 1. Default 2.
     pub threads: usize,
-    /// Requests that may wait for a thread; more are [`AccountsError::Busy`]. At least 1. Default 256.
+    /// Requests that may wait for a thread, and among them as registrations no more than a quarter; what is above is
+    /// [`AccountsError::Busy`]. At least 1. Default 256.
     pub queue: usize,
     /// How long a request waits while another process writes to the database. Default 5 s.
     pub busy_timeout: Duration,
@@ -80,6 +116,7 @@ impl Accounts {
         Ok(Self {
             pool: Pool::start("accounts", open(options.threads.max(1))?, &hasher, options.queue)?,
             quick: Pool::start("accounts-quick", open(1)?, &hasher, options.queue)?,
+            registering: Registering::in_queue(options.queue),
         })
     }
 
@@ -94,7 +131,8 @@ impl Accounts {
         credentials: Credentials,
         done: impl FnOnce(Result<Outcome, AccountsError>) + Send + 'static,
     ) -> Result<(), AccountsError> {
-        self.pool.submit(move |desk| register(desk, kind, &credentials), done)
+        let place = self.registering.enter()?;
+        self.pool.submit(move |desk| register(desk, kind, &credentials, place), done)
     }
 
     /// Asks whether a password is right; `done` is called with the outcome on a thread of the pool.
@@ -117,7 +155,10 @@ impl Accounts {
     /// What kept the request from being decided.
     pub fn register(&self, kind: i32, username: &[u8], password: &[u8]) -> Result<Outcome, AccountsError> {
         match Credentials::new(username, password) {
-            Ok(credentials) => self.wait_for(move |desk| register(desk, kind, &credentials)),
+            Ok(credentials) => {
+                let place = self.registering.enter()?;
+                self.wait_for(move |desk| register(desk, kind, &credentials, place))
+            }
             Err(_) => Ok(Outcome::Invalid),
         }
     }
@@ -145,7 +186,13 @@ impl Accounts {
     }
 }
 
-fn register(desk: &Desk<'_>, kind: i32, credentials: &Credentials) -> Result<Outcome, AccountsError> {
+/// Makes an account, and gives its place to the next when it is made.
+pub(crate) fn register(
+    desk: &Desk<'_>,
+    kind: i32,
+    credentials: &Credentials,
+    _place: Place,
+) -> Result<Outcome, AccountsError> {
     // A taken name is told anyway, so it need not cost a hash.
     if desk.store.user(credentials.username())?.is_some() {
         return Ok(Outcome::NameTaken);

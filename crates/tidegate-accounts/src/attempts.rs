@@ -1,8 +1,8 @@
-//! How often somebody may try to log in: counts that all processes of a server share and that survive a reload.
+//! How often somebody may try to log in or to register: counts that all processes of a server share and that survive a reload.
 //!
 //! Invariant: an attempt is counted before the password is looked at, and taken back when it was right, so that many at once
 //! find out no more than one after the other. Counts are of a name at an address, of an address, and of a name; the last two
-//! may have [`BREADTH`] times as many. The table has a limit: when it is full, the oldest count is forgotten.
+//! may have [`BREADTH`] times as many. Registrations are counted for an address, and none is taken back that was decided. The table has a limit: when it is full, the oldest count is forgotten.
 //!
 //! The counts are not synced to the disk one by one. What a crash of the machine forgets of them are some seconds.
 
@@ -17,8 +17,8 @@ use crate::store::Store;
 /// Who tries to be whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    /// From the strictest count to the loosest: each with its limit.
-    counts: [(String, u32); 3],
+    /// From the strictest count to the loosest: each with its limit. None is no limit.
+    counts: Vec<(String, u32)>,
 }
 
 /// How many times the failures of one name at one address an address may have with all names, and a name from all
@@ -34,12 +34,19 @@ impl Attempt {
         let address = network(address);
         let (few, many) = (max_failures.max(1), max_failures.max(1).saturating_mul(BREADTH));
         Self {
-            counts: [
+            counts: vec![
                 (format!("both {address} {name}"), few),
                 (format!("address {address}"), many),
                 (format!("name {name}"), many),
             ],
         }
+    }
+
+    /// Somebody wants an account: at most `max` of an address; 0: no limit.
+    pub(crate) fn to_register(address: Option<IpAddr>, max: u32) -> Self {
+        let counts =
+            if max == 0 { Vec::new() } else { vec![(format!("register {}", network(address)), max)] };
+        Self { counts }
     }
 }
 
@@ -84,24 +91,16 @@ impl Store {
 
     /// The attempt was right.
     pub(crate) fn forgive_attempt(&self, attempt: &Attempt) -> Result<(), AccountsError> {
-        let [(both, _), (address, _), (name, _)] = &attempt.counts;
+        let Some(((both, _), others)) = attempt.counts.split_first() else { return Ok(()) };
         self.unsynced(|counts| {
             counts.prepare_cached("DELETE FROM attempts WHERE who = ?1")?.execute([both])?;
-            let less = "UPDATE attempts SET count = count - 1 WHERE who IN (?1, ?2) AND count > 0";
-            counts.prepare_cached(less)?.execute([address, name])?;
-            Ok(())
+            others.iter().try_for_each(|(who, _)| count_one_less(counts, who))
         })
     }
 
     /// Nobody has looked whether the attempt was right.
     pub(crate) fn take_attempt_back(&self, attempt: &Attempt) -> Result<(), AccountsError> {
-        self.unsynced(|counts| {
-            let less = "UPDATE attempts SET count = count - 1 WHERE who = ?1 AND count > 0";
-            for (who, _) in &attempt.counts {
-                counts.prepare_cached(less)?.execute([who])?;
-            }
-            Ok(())
-        })
+        self.unsynced(|counts| attempt.counts.iter().try_for_each(|(who, _)| count_one_less(counts, who)))
     }
 
     /// A transaction that need not be on the disk when it is done.
@@ -119,6 +118,12 @@ impl Store {
         self.db.pragma_update(None, "synchronous", "FULL")?;
         done
     }
+}
+
+fn count_one_less(counts: &Connection, who: &str) -> Result<(), AccountsError> {
+    let less = "UPDATE attempts SET count = count - 1 WHERE who = ?1 AND count > 0";
+    counts.prepare_cached(less)?.execute([who])?;
+    Ok(())
 }
 
 fn count_one(counts: &Connection, who: &str, expires_at: i64) -> Result<(), AccountsError> {
@@ -208,6 +213,23 @@ mod tests {
         assert!(store.begin_attempt(&ada, 1000, WINDOW).unwrap().is_some());
         assert_eq!(store.begin_attempt(&attempt("bob", "192.0.2.2"), 1000, WINDOW).unwrap(), None);
         assert_eq!(store.begin_attempt(&ada, 1000, WINDOW).unwrap(), None, "its count is gone");
+    }
+
+    #[test]
+    fn registrations_are_counted_by_address_alone() {
+        let (_dir, store) = store();
+        let of = |address: &str| Attempt::to_register(Some(address.parse().unwrap()), 2);
+        for _ in 0..2 {
+            assert_eq!(store.begin_attempt(&of("192.0.2.1"), 1000, WINDOW).unwrap(), None);
+        }
+        assert_eq!(store.begin_attempt(&of("192.0.2.1"), 1000, WINDOW).unwrap(), Some(60));
+        assert_eq!(store.begin_attempt(&of("192.0.2.2"), 1000, WINDOW).unwrap(), None);
+        assert_eq!(store.begin_attempt(&attempt("ada", "192.0.2.1"), 1000, WINDOW).unwrap(), None);
+        store.take_attempt_back(&of("192.0.2.1")).unwrap();
+        assert_eq!(store.begin_attempt(&of("192.0.2.1"), 1000, WINDOW).unwrap(), None);
+        for _ in 0..50 {
+            assert_eq!(store.begin_attempt(&Attempt::to_register(None, 0), 1000, WINDOW).unwrap(), None);
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ mod token;
 pub use accounts::{Accounts, Options, Outcome};
 pub use credentials::{Credentials, InvalidCredentials, MAX_PASSWORD, MAX_USERNAME};
 pub use error::AccountsError;
-pub use sessions::{Login, Session, SessionRules, Sessions};
+pub use sessions::{Login, Registration, Session, SessionRules, Sessions};
 pub use signed::{DeviceKey, InvalidSignedLogin, SignedLogin};
 pub use store::User;
 pub use token::Token;

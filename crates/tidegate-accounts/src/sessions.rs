@@ -1,6 +1,6 @@
 //! `Sessions`: who logs in and stays so, with a password or with the signature of a device.
 //!
-//! Invariant: no guess goes uncounted, and a guess over the limit costs no hash. Sessions are in the database, so all
+//! Invariant: no guess goes uncounted, and a guess over the limit costs no hash; nor does a registration. Sessions are in the database, so all
 //! processes of a server know them, a reload and a restart keep them, and ending one ends it everywhere.
 
 use std::net::IpAddr;
@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::bounded;
 
-use crate::accounts::check_password;
+use crate::accounts::{check_password, register};
 use crate::attempts::Attempt;
-use crate::pool::Desk;
+use crate::pool::{Desk, Entrance};
 use crate::session::Used;
-use crate::{Accounts, AccountsError, Credentials, DeviceKey, SignedLogin, Token, User};
+use crate::{Accounts, AccountsError, Credentials, DeviceKey, Outcome, SignedLogin, Token, User};
 
 /// Logs in and out. Any thread may ask; each answer comes on a thread of the accounts.
 #[derive(Clone, Debug)]
@@ -34,6 +34,11 @@ pub struct SessionRules {
     pub max_failures: u32,
     /// How long failures count, from the first on. Default 15 min.
     pub failure_window: Duration,
+    /// How many accounts an address may ask for within `registration_window`, whether it gets them or not; 0: no limit.
+    /// Default 20.
+    pub max_registrations: u32,
+    /// How long registrations count, from the first on. Default 1 h.
+    pub registration_window: Duration,
 }
 
 impl Default for SessionRules {
@@ -43,6 +48,8 @@ impl Default for SessionRules {
             sign_window: Duration::from_secs(300),
             max_failures: 10,
             failure_window: Duration::from_secs(900),
+            max_registrations: 20,
+            registration_window: Duration::from_secs(3600),
         }
     }
 }
@@ -59,6 +66,17 @@ pub enum Login {
     /// The signature is right and has been used.
     Replayed,
     /// Too many failures; further attempts are not looked at until this has passed.
+    TooMany(Duration),
+}
+
+/// What a registration led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// The account was made.
+    Made,
+    /// Somebody has this name already.
+    NameTaken,
+    /// Too many from this address; further ones are not looked at until this has passed.
     TooMany(Duration),
 }
 
@@ -106,6 +124,43 @@ impl Sessions {
         self.rules
     }
 
+    /// Makes an account. `address` is where it comes from; none stands for the peers of Unix sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountsError::Busy`] or [`AccountsError::Closed`] at once; `done` is not called then.
+    pub fn submit_register(
+        &self,
+        kind: i32,
+        credentials: Credentials,
+        address: Option<IpAddr>,
+        done: impl FnOnce(Result<Registration, AccountsError>) + Send + 'static,
+    ) -> Result<(), AccountsError> {
+        let rules = self.rules;
+        let place = self.accounts.registering.enter()?;
+        let attempt = Attempt::to_register(address, rules.max_registrations);
+        let (hashing, quick) = (self.accounts.pool.entrance(), self.accounts.quick.entrance());
+        let counted = attempt.clone();
+        self.accounts.quick.submit(
+            move |desk| desk.store.begin_attempt(&counted, unix_time(), rules.registration_window),
+            move |begun| match begun {
+                Err(error) => done(Err(error)),
+                Ok(Some(wait)) => done(Ok(Registration::TooMany(Duration::from_secs(wait.unsigned_abs())))),
+                Ok(None) => hashing.pass_on(
+                    move |desk| register(desk, kind, &credentials, place),
+                    move |outcome| match outcome {
+                        Err(error) => take_back(&quick, attempt, move || done(Err(error))),
+                        Ok(Outcome::Done) => done(Ok(Registration::Made)),
+                        // Credentials keep the rules, so nothing else is left.
+                        Ok(Outcome::NameTaken | Outcome::Refused | Outcome::Invalid) => {
+                            done(Ok(Registration::NameTaken));
+                        }
+                    },
+                ),
+            },
+        )
+    }
+
     /// Logs in with a password. `address` is where it comes from; none stands for the peers of Unix sockets.
     ///
     /// # Errors
@@ -130,15 +185,7 @@ impl Sessions {
                     move |desk| log_in(desk, &credentials, &attempt, &rules),
                     // A login that nobody had the time to look at has not failed.
                     move |login| match login {
-                        Err(error) => quick.pass_on(
-                            move |desk| desk.store.take_attempt_back(&undecided),
-                            move |taken| {
-                                if let Err(error) = taken {
-                                    tracing::warn!(%error, "an undecided login stays counted as a failed one");
-                                }
-                                done(Err(error));
-                            },
-                        ),
+                        Err(error) => take_back(&quick, undecided, move || done(Err(error))),
                         login => done(login),
                     },
                 ),
@@ -228,6 +275,19 @@ impl Sessions {
     }
 }
 
+/// An attempt that was counted has not been decided; `then` is called in any case.
+fn take_back(quick: &Entrance, attempt: Attempt, then: impl FnOnce() + Send + 'static) {
+    quick.pass_on(
+        move |desk| desk.store.take_attempt_back(&attempt),
+        move |taken| {
+            if let Err(error) = taken {
+                tracing::warn!(%error, "an attempt that was not decided stays counted");
+            }
+            then();
+        },
+    );
+}
+
 fn log_in(
     desk: &Desk<'_>,
     credentials: &Credentials,
@@ -292,6 +352,7 @@ fn unix_time() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Options;
     use crate::password::Hasher;
     use crate::store::Store;
 
@@ -364,5 +425,109 @@ mod tests {
         assert!(matches!(bench.log_in(1000, &right), Login::TooMany(_)), "also who is right waits");
         let right = bench.login(1900, "some-salt", "ada", &bench.key);
         assert!(matches!(bench.log_in(1900, &right), Login::Granted(..)));
+    }
+
+    const WAIT: Duration = Duration::from_secs(60);
+
+    /// Accounts with one thread, which is held until what is returned is dropped, and a queue of this length.
+    fn held_up(queue: usize) -> (tempfile::TempDir, Sessions, crossbeam_channel::Sender<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("accounts.db").display());
+        let options = Options { threads: 1, queue, memory_kib: 8, passes: 1, busy_timeout: WAIT };
+        let accounts = Arc::new(Accounts::open(&url, options).unwrap());
+        let (release, released) = bounded::<()>(0);
+        let (begun, has_begun) = bounded(1);
+        let held = move |_: &Desk<'_>| {
+            begun.send(()).unwrap();
+            let _ = released.recv();
+            Ok(())
+        };
+        accounts.pool.submit(held, |_| {}).unwrap();
+        has_begun.recv_timeout(WAIT).unwrap();
+        let rules = SessionRules { max_failures: 2, max_registrations: 3, ..SessionRules::default() };
+        (dir, Sessions::new(accounts, rules), release)
+    }
+
+    fn ada() -> Credentials {
+        Credentials::new(b"ada", b"secret").unwrap()
+    }
+
+    /// What is counted of `ada` at no address.
+    fn counted(sessions: &Sessions) -> Vec<u32> {
+        let (answer, answered) = bounded(1);
+        let count = |desk: &Desk<'_>| {
+            let mut query = desk.store.db.prepare("SELECT count FROM attempts ORDER BY who")?;
+            let counts = query.query_map([], |row| row.get(0))?.collect::<Result<Vec<u32>, _>>()?;
+            Ok(counts)
+        };
+        sessions.accounts.quick.submit(count, move |counts| answer.send(counts).unwrap()).unwrap();
+        answered.recv_timeout(WAIT).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_login_that_meets_a_full_queue_is_not_counted() {
+        let (_dir, sessions, release) = held_up(1);
+        sessions.accounts.pool.submit(|_| Ok(()), |_| {}).unwrap();
+        let (answer, answers) = bounded(1);
+        for _ in 0..5 {
+            let answer = answer.clone();
+            sessions.submit_login(ada(), None, move |login| answer.send(login).unwrap()).unwrap();
+            let login = answers.recv_timeout(WAIT).unwrap();
+            assert!(matches!(login, Err(AccountsError::Busy)), "{login:?}");
+        }
+        assert_eq!(counted(&sessions), [0, 0, 0]);
+        drop(release);
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_counted_is_not_taken_back() {
+        let (_dir, sessions, release) = held_up(8);
+        drop(release);
+        let (answer, answers) = bounded(1);
+        let log_in = || {
+            let answer = answer.clone();
+            sessions.submit_login(ada(), None, move |login| answer.send(login).unwrap()).unwrap();
+            answers.recv_timeout(WAIT).unwrap().unwrap()
+        };
+        assert_eq!((log_in(), log_in()), (Login::Refused, Login::Refused));
+        for _ in 0..5 {
+            assert!(matches!(log_in(), Login::TooMany(_)));
+            assert_eq!(counted(&sessions), [2, 2, 2]);
+        }
+    }
+
+    #[test]
+    fn registrations_have_their_share_of_the_queue_and_a_limit() {
+        let (_dir, sessions, release) = held_up(8);
+        let (answer, answers) = bounded(20);
+        let register = |n: u8| {
+            let answer = answer.clone();
+            let eve = Credentials::new(format!("eve{n}").as_bytes(), b"secret").unwrap();
+            sessions.submit_register(0, eve, None, move |made| answer.send(made).unwrap())
+        };
+        assert!(register(0).is_ok() && register(1).is_ok());
+        for n in 2..9 {
+            assert!(matches!(register(n), Err(AccountsError::Busy)), "a quarter of 8");
+        }
+        let (other, others) = bounded(8);
+        for _ in 0..4 {
+            let other = other.clone();
+            sessions
+                .submit_login(ada(), Some([192, 0, 2, 1].into()), move |login| other.send(login).unwrap())
+                .unwrap();
+        }
+        drop(release);
+        for _ in 0..2 {
+            assert_eq!(answers.recv_timeout(WAIT).unwrap().unwrap(), Registration::Made);
+        }
+        for _ in 0..4 {
+            let login = others.recv_timeout(WAIT).unwrap().unwrap();
+            assert!(matches!(login, Login::Refused | Login::TooMany(_)), "{login:?}");
+        }
+        // What was refused for want of room was not counted, what was made or taken is.
+        register(1).unwrap();
+        assert_eq!(answers.recv_timeout(WAIT).unwrap().unwrap(), Registration::NameTaken);
+        register(5).unwrap();
+        assert!(matches!(answers.recv_timeout(WAIT).unwrap().unwrap(), Registration::TooMany(_)));
     }
 }

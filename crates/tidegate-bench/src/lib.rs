@@ -33,9 +33,9 @@ pub mod plan;
 pub mod poll_server;
 
 pub use generator::{
-    AddressError, Ask, Failures, Held, HttpUrl, LoadError, LoadReport, LoadSpec, Login, MAX_CONNECTIONS,
-    MAX_ECHO_BYTES, MAX_IN_FLIGHT_BYTES, MAX_PIPELINE, Progress, Second, SpecError, Stop, resolve, run,
-    run_held,
+    AddressError, Agreed, Ask, Failures, Held, HttpUrl, LoadError, LoadReport, LoadSpec, Login,
+    MAX_CONNECTIONS, MAX_ECHO_BYTES, MAX_IN_FLIGHT_BYTES, MAX_PIPELINE, Progress, Second, Secured, SpecError,
+    Stop, name_of, resolve, run, run_held,
 };
 pub use latency::{Latency, LatencySummary, Percentiles};
 pub use listening::server_at;

@@ -28,7 +28,7 @@ use crate::handle::Shared;
 use crate::host::{Host, Hosted};
 use crate::io::{Due, Retirement, Turn};
 use crate::job::Home;
-use crate::layer::{AnyLayer, Layer};
+use crate::layer::{AnyClientLayer, AnyLayer, ClientLayer, Layer};
 use crate::layered::Workspace;
 use crate::loop_handle::{LoopHandle, Running};
 use crate::metrics::{Metrics, ProcessMetrics};
@@ -121,6 +121,8 @@ pub struct BoxedService {
     pub(crate) note: TypeId,
     /// What stands between its connections' bytes and itself.
     pub(crate) layer: Option<AnyLayer>,
+    /// The same for connections that are outgoing.
+    pub(crate) client_layer: Option<AnyClientLayer>,
     counters: &'static [CounterDef],
 }
 
@@ -133,6 +135,7 @@ impl BoxedService {
             datagrams: None,
             note: Host::<S>::note_type(),
             layer: None,
+            client_layer: None,
             counters: S::COUNTERS,
         }
     }
@@ -145,10 +148,19 @@ impl BoxedService {
     }
 
     /// Puts a layer between the service and the bytes of the connections that it accepts, as TLS. The service is told of a
-    /// connection when the handshake is done. Has no meaning for datagrams and for outgoing connections.
+    /// connection when the handshake is done. Has no meaning for datagrams; a client that is given one is refused.
     #[must_use]
     pub fn layer(mut self, layer: Arc<dyn Layer>) -> Self {
         self.layer = Some(AnyLayer(layer));
+        self
+    }
+
+    /// Puts a layer between the service and the bytes of the outgoing connections that it gets as a client, as TLS. The
+    /// service is told of a connection when the handshake is done, and by
+    /// [`on_connect_failed`](Service::on_connect_failed) when it fails. A listener that is given one is refused.
+    #[must_use]
+    pub fn client_layer(mut self, layer: Arc<dyn ClientLayer>) -> Self {
+        self.client_layer = Some(AnyClientLayer(layer));
         self
     }
 

@@ -318,6 +318,13 @@ impl Conn {
         self.output.as_ref().map_or(0, |output| output.weight())
     }
 
+    /// How much of what its service has sent the kernel took, when the reactor has `unsent` bytes of it.
+    pub(crate) fn bytes_taken(&self, unsent: usize) -> u64 {
+        let Some(layer) = self.layer() else { return self.bytes_out.saturating_sub(unsent as u64) };
+        let waiting = self.output.as_ref().map_or(0, |output| output.sealed_len());
+        layer.sealed_bytes().saturating_sub((waiting + unsent) as u64)
+    }
+
     /// Memory that its input takes, and what its layer has not taken or sent yet.
     #[inline]
     pub(crate) fn input_bytes(&self) -> u32 {

@@ -15,7 +15,7 @@ use tidegate_reactor::{Errno, Target};
 use crate::event_loop::upstreams::Seat;
 use crate::handle::Shared;
 use crate::upstream::OpenSet;
-use crate::{Reason, Upstream};
+use crate::{LayerError, Reason, Upstream};
 
 /// Where to connect, from where, and for how long to try.
 ///
@@ -36,6 +36,7 @@ pub struct Connect {
     pub(crate) target: Target,
     pub(crate) deadline: Duration,
     from: Option<IpAddr>,
+    name: Option<Arc<str>>,
 }
 
 impl Connect {
@@ -45,10 +46,10 @@ impl Connect {
     /// To this target.
     #[must_use]
     pub fn to(target: impl Into<Target>) -> Self {
-        Self { target: target.into(), deadline: Self::DEFAULT_DEADLINE, from: None }
+        Self { target: target.into(), deadline: Self::DEFAULT_DEADLINE, from: None, name: None }
     }
 
-    /// It is given up after so long. Default [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE).
+    /// It is given up after so long, the handshake of a layer included. Default [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE).
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
@@ -59,6 +60,17 @@ impl Connect {
     #[must_use]
     pub fn from(self, address: IpAddr) -> Self {
         Self { from: Some(address), ..self }
+    }
+
+    /// By this name the client's [layer](crate::ClientLayer) asks for the peer, and has it show that it is the one. Default: the
+    /// layer's own, if it has one, or else the address.
+    #[must_use]
+    pub fn server_name(self, name: impl Into<Arc<str>>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Where it goes to.
@@ -111,7 +123,7 @@ pub struct ConnectFailed<N> {
 }
 
 /// Why a connection could not be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectFailure {
     /// The kernel's answer, or the target's: `ECONNREFUSED`, `ENOENT`, `EHOSTUNREACH` (connect(2)), `EMFILE` and others.
     #[error("{0}")]
@@ -119,6 +131,9 @@ pub enum ConnectFailure {
     /// It took longer than [`Connect::deadline`].
     #[error("no answer within {0:?}")]
     Deadline(Duration),
+    /// It came about, but its [layer](crate::ClientLayer) and the peer did not agree.
+    #[error("the handshake failed: {0}")]
+    Handshake(LayerError),
     /// The loop has as many connections as it may, or no memory for another.
     #[error("the event loop has no room for another connection")]
     NoRoom,

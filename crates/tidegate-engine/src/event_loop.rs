@@ -251,7 +251,7 @@ impl<R: Reactor> Loop<R> {
             Completion::Writable(token) => self.on_writable(token),
             Completion::Ready(token) => self.on_ready(token),
             Completion::Stalled(token) => self.on_stalled(token),
-            Completion::Ended(token) => self.on_ended(token),
+            Completion::Ended(token) => self.on_fin(token),
             Completion::Failed(token, errno) => self.on_failed(token, errno),
             Completion::Accepted { listener, socket, peer } => self.on_accepted(listener, socket, peer),
             Completion::AcceptFailed { listener, error } => self.on_accept_failed(listener, error),
@@ -435,9 +435,10 @@ impl<R: Reactor> Loop<R> {
     }
 }
 
-/// Whether the kernel has all output of a connection. What the reactor still has of it is waited for.
+/// Whether the kernel has all output of a connection. What the reactor still has of it is waited for. While the session is
+/// away it may be sending more: that is told when it is back.
 fn is_sent(conn: &Conn, reactor: &mut impl Reactor) -> bool {
-    if conn.output.is_some() || conn.unheard.is_some() {
+    if conn.away || conn.output.is_some() || conn.unheard.is_some() {
         return false;
     }
     let unsent = reactor.unsent(conn.who.id);

@@ -344,8 +344,9 @@ fn guarded_batch<S: Service>(
     })
 }
 
-/// Looks for one message at the start of `data`.
-#[inline]
+/// Looks for one message at the start of `data`. Inlined wherever it is called, so that what the service has found is not
+/// copied once more on its way to `on_message`.
+#[inline(always)]
 fn decode<S: Service>(
     service: &S,
     session: &mut S::Session,

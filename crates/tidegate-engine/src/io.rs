@@ -18,7 +18,7 @@ use crate::conn::{Aside, Conn, Who};
 use crate::connect::{self, MAX_CONNECTS};
 use crate::event_loop::upstreams::Seat;
 use crate::handle::{ConnHandle, ConnId, Shared};
-use crate::layer::AnyLayer;
+use crate::layer::{AnyClientLayer, AnyLayer};
 use crate::metrics::{Callback, ListenerMetrics, ProcessMetrics};
 use crate::output::FilePart;
 use crate::record::{Received, Record, TimerWish};
@@ -195,6 +195,8 @@ pub(crate) struct Site {
     pub(crate) proxied: bool,
     /// What stands between its connections' bytes and its service.
     pub(crate) layer: Option<AnyLayer>,
+    /// The same of a client.
+    pub(crate) client_layer: Option<AnyClientLayer>,
 }
 
 impl Io<'_> {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Peer;
+use crate::{Peer, Target};
 
 /// A layer of a listener: makes a session for each of its connections. See
 /// [`BoxedService::layer`](crate::BoxedService::layer).
@@ -31,12 +31,27 @@ pub trait Layer: Send + Sync + 'static {
     }
 }
 
+/// A layer of a client: makes a session for each connection that was asked for and has come about. See
+/// [`BoxedService::client_layer`](crate::BoxedService::client_layer).
+///
+/// How long it may take to agree with the peer, [`Connect::deadline`](crate::Connect::deadline) says, which began when the
+/// connection was asked for.
+pub trait ClientLayer: Send + Sync + 'static {
+    /// The connection to `target` is there, whose name is what [`Connect::server_name`](crate::Connect::server_name) said.
+    ///
+    /// # Errors
+    ///
+    /// There can be no session with it. The connection ends then without a word.
+    fn connect(&self, target: &Target, name: Option<&str>) -> Result<Box<dyn LayerSession>, LayerError>;
+}
+
 /// The layer's side of one connection.
 ///
 /// Used by one thread at a time, not always the same.
 pub trait LayerSession: Send {
     /// Takes of `input` as much as can be understood: all that has been received and not been taken before, which may be
     /// changed in place. Appends to `plain` what it means for the service, and to `out` what the peer is to be sent at once.
+    /// The session of a [`ClientLayer`] is called once before anything has come, and may speak first.
     ///
     /// # Errors
     ///
@@ -97,7 +112,8 @@ pub struct Security {
     pub cipher: &'static str,
     /// The protocol above, if one was agreed upon (RFC 7301).
     pub alpn: Option<Box<[u8]>>,
-    /// The host that the peer asked for by name (RFC 6066, section 3), in lower case.
+    /// The host that the peer asked for by name (RFC 6066, section 3), in lower case; of an outgoing connection the one that
+    /// the peer was asked for and has shown to be.
     pub server_name: Option<Box<str>>,
     /// Whether it goes on from an earlier connection, which spared most of the handshake.
     pub resumed: bool,
@@ -110,5 +126,15 @@ pub(crate) struct AnyLayer(pub(crate) Arc<dyn Layer>);
 impl fmt::Debug for AnyLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Layer")
+    }
+}
+
+/// A layer of a client of whatever kind, as a site has it.
+#[derive(Clone)]
+pub(crate) struct AnyClientLayer(pub(crate) Arc<dyn ClientLayer>);
+
+impl fmt::Debug for AnyClientLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientLayer")
     }
 }

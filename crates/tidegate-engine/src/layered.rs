@@ -18,12 +18,16 @@ pub(crate) struct Layered {
     session: Option<Box<dyn LayerSession>>,
     /// What was received and not been taken: less than what the layer needs for one step.
     partial: Vec<u8>,
+    /// How much it has made for the service.
+    plain_bytes: u64,
     /// What was agreed upon, once it is.
     security: Option<Arc<Security>>,
     /// When its handshake is to be done.
     pub(crate) until: Instant,
     /// It is one of the handshakes that are limited.
     pub(crate) counted: bool,
+    /// Bytes that were sealed to be sent.
+    sealed_bytes: u64,
     /// The peer was told that nothing more follows, or cannot be told any more.
     pub(crate) closed: bool,
 }
@@ -56,7 +60,16 @@ impl Workspace {
 
 impl Layered {
     pub(crate) fn new(until: Instant) -> Self {
-        Self { session: None, partial: Vec::new(), security: None, until, counted: false, closed: false }
+        Self {
+            session: None,
+            partial: Vec::new(),
+            plain_bytes: 0,
+            security: None,
+            until,
+            counted: false,
+            sealed_bytes: 0,
+            closed: false,
+        }
     }
 
     /// The handshake begins.
@@ -84,7 +97,10 @@ impl Layered {
         raw.clear();
         raw.extend_from_slice(&self.partial);
         raw.extend_from_slice(data);
-        let LayerProgress { consumed, state } = guarded(|| session.receive(raw, plain, sealed))??;
+        let before = plain.len();
+        let outcome = guarded(|| session.receive(raw, plain, sealed));
+        self.plain_bytes += plain.len().saturating_sub(before) as u64;
+        let LayerProgress { consumed, state } = outcome??;
         self.keep(raw.get(consumed..).unwrap_or_default());
         if self.partial.len() > MAX_PARTIAL_BYTES {
             let len = self.partial.len();
@@ -111,6 +127,7 @@ impl Layered {
     /// Appends to `sealed` what `plain` is on its way to the peer.
     #[inline]
     pub(crate) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<(), LayerError> {
+        self.sealed_bytes += plain.len() as u64;
         match &mut self.session {
             Some(session) => guarded(|| session.send(plain, sealed))?,
             None => Err(LayerError("there is no session".into())),
@@ -137,6 +154,27 @@ impl Layered {
         self.security.as_ref()
     }
 
+    /// How much has come for the service: what is understood, and what of the next step is there. It may be less than before,
+    /// when a step has meant nothing.
+    pub(crate) fn progress(&self) -> u64 {
+        self.plain_bytes + self.partial.len() as u64
+    }
+
+    /// Whether a step of the layer was begun and lacks its end.
+    pub(crate) fn is_amid_step(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    /// So many bytes were sealed and cannot be sent.
+    pub(crate) const fn forget_sealed(&mut self, bytes: usize) {
+        self.sealed_bytes = self.sealed_bytes.saturating_sub(bytes as u64);
+    }
+
+    /// How many bytes were sealed for the peer, before they were.
+    pub(crate) const fn sealed_bytes(&self) -> u64 {
+        self.sealed_bytes
+    }
+
     /// Memory of what it has not taken.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.partial.capacity()
@@ -144,7 +182,7 @@ impl Layered {
 }
 
 /// A layer works on what anybody sends. Should it panic over that, it is this connection that ends, and not the loop.
-fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, LayerError> {
+pub(crate) fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, LayerError> {
     catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
         tracing::error!(panic = message_of(&*panic), "a layer panicked; its connection is closed");
         LayerError("the layer panicked".into())

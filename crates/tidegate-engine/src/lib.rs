@@ -8,6 +8,7 @@
 
 mod accepting;
 mod acceptor;
+mod address_table;
 mod addresses;
 mod backend;
 mod budget;
@@ -52,6 +53,7 @@ mod visit;
 mod wish;
 
 pub use acceptor::{Acceptor, AcceptorBuilder, AcceptorHandle, Balance, LAST_WAIT};
+pub use address_table::AddressTable;
 pub use addresses::AddressCounts;
 pub use backend::Backend;
 pub use budget::Budget;
@@ -61,7 +63,7 @@ pub use connect::{Connect, ConnectError, ConnectFailed, ConnectFailure, MAX_CONN
 pub use datagram::{DatagramIo, DatagramLimits, DatagramPeer, DatagramService, MAX_DATAGRAM_BYTES};
 pub use handle::{ConnHandle, ConnId, HandleError, MAX_LETTER_BYTES, MAX_LETTERS};
 pub use io::Io;
-pub use layer::{Layer, LayerError, LayerProgress, LayerSession, LayerState, Security};
+pub use layer::{ClientLayer, Layer, LayerError, LayerProgress, LayerSession, LayerState, Security};
 pub use loop_handle::{LoopHandle, Running};
 pub use metrics::{
     HEAD_WORDS, LISTENER_WORDS, LatencyHistogram, ListenerMetrics, ListenerWord, MAX_SERVICE_COUNTERS,

@@ -117,7 +117,7 @@ impl Output {
 
     /// Bytes that wait in memory; files do not count.
     pub(crate) fn len(&self) -> usize {
-        self.chain.len() + self.sealed.len() - self.sealed_sent
+        self.chain.len() + self.sealed_len()
     }
 
     /// What waits, as the water marks measure it.
@@ -128,6 +128,11 @@ impl Output {
     /// Appends what a layer has made; what is queued otherwise comes behind it.
     pub(crate) fn push_sealed(&mut self, bytes: &[u8]) {
         self.sealed.extend_from_slice(bytes);
+    }
+
+    /// Bytes that a layer has made and that wait.
+    pub(crate) fn sealed_len(&self) -> usize {
+        self.sealed.len() - self.sealed_sent
     }
 
     /// Memory of what a layer has made.

@@ -20,7 +20,7 @@ use crate::{Limits, Phase, Reason};
 pub(crate) struct Pace {
     /// [`Phase::Body`] or [`Phase::Write`].
     phase: Phase,
-    /// Bytes in that direction when they were counted last.
+    /// The most bytes in that direction that were counted: what turns out to have been none earns nothing again.
     counted: u64,
     /// When it was too slow, unless more has come by then; `None`: it was not waited for meanwhile, and begins anew.
     until: Option<Instant>,
@@ -85,7 +85,7 @@ impl Pace {
         let nanos =
             u128::from(bytes - self.counted.min(bytes)) * 1_000_000_000 / u128::from(rate.bytes_per_second);
         let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.counted = bytes;
+        self.counted = self.counted.max(bytes);
         let until = (until + earned).min(now + rate.credit);
         self.until = Some(until);
         until <= now

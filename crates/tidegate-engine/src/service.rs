@@ -287,6 +287,9 @@ pub struct Closed {
     pub bytes_in: u64,
     /// Bytes that the kernel took for sending.
     pub bytes_out: u64,
+    /// How much of what the service has sent that was: less than `bytes_out` under a layer, which adds words of its own. What
+    /// the kernel has taken only a part of, sealed, counts as if it were as long as it is sealed.
+    pub bytes_taken: u64,
     /// The errno of a [`Reason::PEER_RESET`] or [`Reason::IO_ERROR`], from `SO_ERROR` or the failed call.
     pub errno: Option<i32>,
 }

@@ -77,8 +77,20 @@ impl Sites {
         metrics: &ProcessMetrics,
         reactor: &mut R,
     ) -> Result<(), BoxError> {
-        let BoxedService { host, datagrams, note, layer, .. } =
+        let BoxedService { host, datagrams, note, layer, client_layer, .. } =
             service.map_err(|source| FactoryError { listener: name.clone(), source })?;
+        // What was meant to be secured must not go on without.
+        match &source {
+            Source::Listener(_) if client_layer.is_some() => {
+                return Err(format!("listener \"{name}\": its layer is one for outgoing connections").into());
+            }
+            Source::Client | Source::Upstream(_) if layer.is_some() => {
+                return Err(
+                    format!("client \"{name}\": its layer is one for connections that are accepted").into()
+                );
+            }
+            _ => {}
+        }
         let at = self.sites.len();
         let (name, metrics): (Arc<str>, _) = (name.into(), metrics.listener(at));
         let (limits, index) = (host.limits(), u16::try_from(at)?);
@@ -111,7 +123,7 @@ impl Sites {
         if let Some(open) = open {
             self.clients.push(Client { name: Arc::clone(&name), note, site: index, open });
         }
-        self.sites.push(Arc::new(Site { name, metrics, note, limits, index, proxied, layer }));
+        self.sites.push(Arc::new(Site { name, metrics, note, limits, index, proxied, layer, client_layer }));
         self.hosts.push(host);
         Ok(())
     }

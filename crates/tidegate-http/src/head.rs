@@ -62,7 +62,29 @@ pub enum Parsed {
     Head(Head),
 }
 
-/// A request head. All offsets count from the start of the input that the parser saw.
+/// Where something stands in a head: below [`MAX_OFFSET`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offset(u32);
+
+/// No parser looks further than this, whatever its limits are.
+pub(crate) const MAX_OFFSET: usize = u32::MAX as usize;
+
+impl Offset {
+    #[inline]
+    pub(crate) const fn new(at: usize) -> Self {
+        debug_assert!(at <= MAX_OFFSET);
+        #[expect(clippy::cast_possible_truncation, reason = "a parser stops at `MAX_OFFSET`")]
+        Self(at as u32)
+    }
+
+    #[inline]
+    const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A request head. All offsets count from the start of the input that the parser saw. They have 32 bits, because a head is
+/// handed on from hand to hand with every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     pub(crate) method: Method,
@@ -70,18 +92,18 @@ pub struct Head {
     pub(crate) flags: u8,
     pub(crate) body: BodyFraming,
     /// Where the request line begins: what stands before it are empty lines.
-    pub(crate) start: usize,
+    pub(crate) start: Offset,
     /// The host with its port is `host_start..host_end`, in the target or in the `Host` field; empty when there is none.
-    pub(crate) host_start: usize,
-    pub(crate) host_end: usize,
+    pub(crate) host_start: Offset,
+    pub(crate) host_end: Offset,
     /// The path is `path_start..path_end`; empty for an absolute-form without one.
-    pub(crate) path_start: usize,
-    pub(crate) path_end: usize,
+    pub(crate) path_start: Offset,
+    pub(crate) path_end: Offset,
     /// The end of the target, query included. `target_end >= path_end`.
-    pub(crate) target_end: usize,
+    pub(crate) target_end: Offset,
     /// Where the first field line begins.
-    pub(crate) fields_start: usize,
-    pub(crate) end: usize,
+    pub(crate) fields_start: Offset,
+    pub(crate) end: Offset,
 }
 
 /// The connection may stay open after the answer.
@@ -157,26 +179,27 @@ impl Head {
     /// [`HeadLimits::max_overhead_bytes`].
     #[must_use]
     pub const fn empty_line_bytes(&self) -> usize {
-        self.start
+        self.start.get()
     }
 
     /// How many bytes of the input the head takes, with the empty lines before it and the one after it. Never 0.
     #[must_use]
     pub const fn end(&self) -> usize {
-        self.end
+        self.end.get()
     }
 
     /// The host that the request is for: that of an absolute-form or authority-form, which wins, or that of `Host`
     /// (RFC 9112, section 3.2.2). `None` only in HTTP/1.0.
     #[must_use]
+    #[inline]
     pub fn host<'a>(&self, input: &'a [u8]) -> Option<Host<'a>> {
-        Host::parse(&input[self.host_start..self.host_end])
+        Host::parse(&input[self.host_start.get()..self.host_end.get()])
     }
 
     /// The method as it was sent.
     #[must_use]
     pub fn method_token<'a>(&self, input: &'a [u8]) -> &'a [u8] {
-        let line = &input[self.start..self.fields_start];
+        let line = &input[self.start.get()..self.fields_start.get()];
         &line[..memchr::memchr(b' ', line).unwrap_or(0)]
     }
 
@@ -184,30 +207,35 @@ impl Head {
     #[must_use]
     pub fn target<'a>(&self, input: &'a [u8]) -> &'a [u8] {
         let method = self.method_token(input);
-        &input[self.start + method.len() + 1..self.target_end]
+        &input[self.start.get() + method.len() + 1..self.target_end.get()]
     }
 
     /// The path as it was sent: not decoded, not normalised. `/` for an absolute-form without a path, or `*` when the method
     /// is `OPTIONS` (RFC 9112, section 3.2.4); the whole target for the asterisk-form and the authority-form.
     #[must_use]
+    #[inline]
     pub fn path<'a>(&self, input: &'a [u8]) -> &'a [u8] {
-        if self.path_start == self.path_end {
-            let whole_server = matches!(self.method, Method::Options) && self.path_end == self.target_end;
+        if self.path_start.get() == self.path_end.get() {
+            let whole_server =
+                matches!(self.method, Method::Options) && self.path_end.get() == self.target_end.get();
             return if whole_server { b"*" } else { b"/" };
         }
-        &input[self.path_start..self.path_end]
+        &input[self.path_start.get()..self.path_end.get()]
     }
 
     /// The query, without its `?`.
     #[must_use]
+    #[inline]
     pub fn query<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
-        (self.path_end < self.target_end).then(|| &input[self.path_end + 1..self.target_end])
+        (self.path_end.get() < self.target_end.get())
+            .then(|| &input[self.path_end.get() + 1..self.target_end.get()])
     }
 
     /// The field lines.
     #[must_use]
+    #[inline]
     pub fn fields<'a>(&self, input: &'a [u8]) -> Fields<'a> {
-        Fields::new(&input[self.fields_start..self.end])
+        Fields::new(&input[self.fields_start.get()..self.end.get()])
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Host<'a> {
 
 /// The longest name of DNS, with a dot at its end (RFC 3986, section 3.2.2).
 const MAX_NAME_BYTES: usize = 255;
+const MAX_PORT: u32 = u16::MAX as u32;
 
 impl<'a> Host<'a> {
     /// Reads `uri-host [ ":" port ]`. `None` for what is none, and for an empty one: an `http` URI has a host (RFC 9110,
@@ -85,11 +86,15 @@ pub(crate) fn parse_prefix(text: &[u8]) -> Option<Prefix> {
         _ => reg_name_len(text)?,
     };
     let Some(b':') = text.get(name_len) else { return Some(Prefix { name_len, port: None, len: name_len }) };
-    let (mut port, mut len) = (0u16, name_len + 1);
+    let (mut port, mut len) = (0u32, name_len + 1);
     while let Some(digit @ b'0'..=b'9') = text.get(len) {
-        port = port.checked_mul(10)?.checked_add(u16::from(digit - b'0'))?;
+        port = port * 10 + u32::from(digit - b'0');
+        if port > MAX_PORT {
+            return None;
+        }
         len += 1;
     }
+    let port = u16::try_from(port).ok()?;
     // A colon without a port is the same as none (RFC 3986, section 6.2.3).
     Some(Prefix { name_len, port: (len > name_len + 1).then_some(port), len })
 }
@@ -107,10 +112,10 @@ fn reg_name_len(text: &[u8]) -> Option<usize> {
         }
         // The empty label behind the last dot is the root, which alone is no host.
         empty_label |= class & previous;
-        previous = class & DOT;
+        previous = class;
         len += 1;
     }
-    (len > 0 && len <= MAX_NAME_BYTES && empty_label == 0).then_some(len)
+    (len > 0 && len <= MAX_NAME_BYTES && empty_label & DOT == 0).then_some(len)
 }
 
 /// The length of `"[" IPv6address "]"` at the start of `text`. There is no IPvFuture.

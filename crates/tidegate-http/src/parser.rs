@@ -19,7 +19,8 @@
 
 use crate::bytes::{QUERY, TARGET, TOKEN, class, field_value_len, is_token, trim_ows};
 use crate::head::{
-    ACCEPT_ENCODING, CONDITIONAL, EXPECT_CONTINUE, EXPECT_OTHER, KEEP_ALIVE, RANGE, split_target,
+    ACCEPT_ENCODING, CONDITIONAL, EXPECT_CONTINUE, EXPECT_OTHER, KEEP_ALIVE, MAX_OFFSET, Offset, RANGE,
+    split_target,
 };
 use crate::host;
 use crate::{BodyFraming, Head, HeadLimits, HttpError, Method, Parsed, Version};
@@ -33,7 +34,7 @@ pub fn parse_head(input: &[u8], limits: &HeadLimits) -> Result<Parsed, HttpError
     HeadParser::new().parse(input, limits)
 }
 
-/// A request head in the making. After a [`Parsed::Head`] or an error it is spent.
+/// A request head in the making. After a [`Parsed::Head`] or an error it is spent, but for its [method](Self::method).
 #[derive(Clone, Debug)]
 pub struct HeadParser {
     /// Where the first line begins that has not been done. All before it is.
@@ -103,6 +104,13 @@ impl HeadParser {
         }
     }
 
+    /// The method, once the blank behind it has been read; until then, and where it is none, [`Method::Other`]. Whoever
+    /// answers a head that is malformed or does not end knows by it whether the answer has content.
+    #[must_use]
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
     /// Goes on with `input`, which begins with all the bytes of the earlier calls. `limits` are the same each time.
     ///
     /// # Errors
@@ -110,22 +118,23 @@ impl HeadParser {
     /// The head is malformed or over a limit.
     #[inline]
     pub fn parse(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Parsed, HttpError> {
-        let window = &input[..input.len().min(limits.max_head_bytes)];
-        match self.lines(window, limits)? {
-            Some(head) => Ok(Parsed::Head(head)),
-            None if window.len() == limits.max_head_bytes => Err(HttpError::HeadTooLarge),
-            None => Ok(Parsed::Need),
+        let max_head_bytes = limits.max_head_bytes.min(MAX_OFFSET);
+        let window = &input[..input.len().min(max_head_bytes)];
+        if let Some(end) = self.lines(window, limits)? {
+            return self.finish(end).map(Parsed::Head);
         }
+        if window.len() == max_head_bytes { Err(HttpError::HeadTooLarge) } else { Ok(Parsed::Need) }
     }
 
+    /// Where the head ends, once all of its lines are there.
     #[inline]
-    fn lines(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Option<Head>, HttpError> {
+    fn lines(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
         if self.fields_start == 0 && !self.request_line(input, limits)? {
             return Ok(None);
         }
         loop {
             match input.get(self.at..).unwrap_or_default() {
-                [b'\r', b'\n', ..] => return self.finish(self.at + 2).map(Some),
+                [b'\r', b'\n', ..] => return Ok(Some(self.at + 2)),
                 [] | [b'\r'] => return Ok(None),
                 [b'\r' | b'\n', ..] => return Err(HttpError::LineEnd),
                 [b' ' | b'\t', ..] => return Err(HttpError::Folding),
@@ -151,6 +160,7 @@ impl HeadParser {
         }
         let line = &input[self.at..];
         let Some((method, target_start)) = scan_method(line)? else { return Ok(false) };
+        self.method = method;
         let Some(target) = scan_target(&line[target_start..], limits)? else { return Ok(false) };
         let target_end = target_start + target.len;
         let Some(version) = scan_version(&line[target_end + 1..])? else { return Ok(false) };
@@ -159,7 +169,6 @@ impl HeadParser {
         let parts = split_target(method, bytes, target.query)?;
         let base = self.at + target_start;
         self.start = self.at;
-        self.method = method;
         self.version = version;
         self.host_start = base + parts.host.start;
         self.host_end = base + parts.host.end;
@@ -316,14 +325,14 @@ impl HeadParser {
             version: self.version,
             flags,
             body: self.framing()?,
-            start: self.start,
-            host_start: self.host_start,
-            host_end: self.host_end,
-            path_start: self.path_start,
-            path_end: self.path_end,
-            target_end: self.target_end,
-            fields_start: self.fields_start,
-            end,
+            start: Offset::new(self.start),
+            host_start: Offset::new(self.host_start),
+            host_end: Offset::new(self.host_end),
+            path_start: Offset::new(self.path_start),
+            path_end: Offset::new(self.path_end),
+            target_end: Offset::new(self.target_end),
+            fields_start: Offset::new(self.fields_start),
+            end: Offset::new(end),
         })
     }
 

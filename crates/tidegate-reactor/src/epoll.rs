@@ -23,7 +23,7 @@ pub use self::lending::{Got, Loan, Patience, Poller};
 use self::listeners::Listeners;
 use self::registrations::Registrations;
 pub(crate) use self::source::Source;
-use self::source::Sources;
+use self::source::{Hangup, Sources};
 use self::word::{pack, unpack};
 use crate::clock::{self, Clocks};
 use crate::datagrams::DatagramSockets;
@@ -139,7 +139,8 @@ impl Epoll {
         let source = self.sources.find(token)?;
         self.registrations.fired(token, source);
         if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
-            source.hung_up = true;
+            let broken = flags.contains(EventFlags::ERR);
+            source.hangup = if broken { Hangup::Broken } else { Hangup::Closed };
         }
         if flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP) && source.awaits_writable {
             source.awaits_writable = false;
@@ -160,7 +161,7 @@ impl Epoll {
         match tidegate_sys::socket::take_error(&source.fd) {
             None => {
                 // What the kernel has said of it was about connecting; the rest it says again.
-                source.hung_up = false;
+                source.hangup = Hangup::None;
                 self.registrations.connected(token, source);
                 Completion::Connected(token)
             }
@@ -208,11 +209,16 @@ impl Epoll {
         match got {
             Ok(0) => {
                 self.registrations.end_reading(token, source);
+                // A reset behind the end came with the same event, and an edge is not told twice.
+                if source.hangup == Hangup::Broken && !self.registrations.repeats() && !source.listed {
+                    source.listed = true;
+                    self.again.push(token);
+                }
                 Some(Completion::Ended(token))
             }
             Ok(n) => {
                 self.received = n;
-                if n == self.scratch.len() || source.hung_up {
+                if n == self.scratch.len() || source.hangup != Hangup::None {
                     if !self.registrations.repeats() && !source.listed {
                         source.listed = true;
                         self.again.push(token);
@@ -237,7 +243,8 @@ impl Epoll {
         while let Some(token) = self.again_now.pop() {
             let Some(source) = self.sources.find(token) else { continue };
             source.listed = false;
-            let done = self.receive(token, false);
+            let broken = source.hangup == Hangup::Broken;
+            let done = self.receive(token, broken);
             if done.is_some() {
                 return done;
             }

@@ -4,6 +4,7 @@
 //! place of as many per connection. Nothing here accepts or connects; that is the reactor's work.
 
 mod late_port;
+mod unsent;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,9 @@ pub struct TcpOptions {
     pub receive_buffer: Option<usize>,
     /// Bytes of the kernel's send buffer (`SO_SNDBUF`); `None`: the kernel sizes it as needed.
     pub send_buffer: Option<usize>,
+    /// The kernel takes no more while so many bytes wait to be sent for the first time (`TCP_NOTSENT_LOWAT`, tcp(7)), however
+    /// large the buffer is: what a peer that does not read costs. `None`: as `net.ipv4.tcp_notsent_lowat` says.
+    pub max_unsent: Option<u32>,
 }
 
 /// Probes of a silent connection (`SO_KEEPALIVE`, tcp(7)), in whole seconds.
@@ -67,6 +71,7 @@ impl Default for TcpOptions {
             reset_on_close: false,
             receive_buffer: None,
             send_buffer: None,
+            max_unsent: None,
         }
     }
 }
@@ -105,6 +110,7 @@ fn set_inherited(socket: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
     let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
     // 0 is what the kernel does by itself.
     sockopt::set_tcp_user_timeout(socket, options.user_timeout.map_or(0, ms))?;
+    unsent::set(socket, options.max_unsent.unwrap_or(0))?;
     if options.reset_on_close {
         reset_on_close(socket)?;
     }
@@ -308,6 +314,7 @@ mod tests {
         reset_on_close: false,
         receive_buffer: None,
         send_buffer: None,
+        max_unsent: None,
     };
 
     /// The client's and the server's end of a connection to a listener with these options.
@@ -339,6 +346,7 @@ mod tests {
             reset_on_close: true,
             receive_buffer: Some(40_000),
             send_buffer: Some(50_000),
+            max_unsent: Some(123_456),
             ..PLAIN
         });
         assert!(!accepted.nodelay().unwrap());
@@ -349,6 +357,7 @@ mod tests {
         assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 45_678);
         assert_eq!(sockopt::socket_linger(&accepted).unwrap(), Some(Duration::ZERO));
         assert_eq!(buffer_sizes(&accepted).unwrap(), (80_000, 100_000));
+        assert_eq!(unsent::get(&accepted).unwrap(), 123_456);
     }
 
     #[test]

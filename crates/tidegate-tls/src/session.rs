@@ -10,19 +10,24 @@
 
 use std::sync::Arc;
 
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{CommonState, HandshakeKind, ServerConfig};
 use tidegate_engine::{LayerError, LayerProgress, LayerSession, LayerState, Security};
 
 use crate::certificates;
+use crate::trust::Advice;
 
-/// A session of a server.
-pub(crate) struct Session {
+/// A session of a server or of a client.
+pub(crate) struct Session<C> {
     /// `None` when rustls refused the configuration, which the builder has tried before, and behind an error: rustls must not
     /// be asked for anything then.
-    conn: Option<UnbufferedServerConnection>,
+    conn: Option<C>,
+    /// Of a client, the name that the server was asked for; of a server, that which the client asked for.
     server_name: Option<Box<str>>,
+    /// What to do when the peer is not trusted.
+    advice: Advice,
     /// The peer has said that nothing more follows.
     ended: bool,
 }
@@ -41,24 +46,84 @@ enum Next {
     Stop(LayerState),
 }
 
-impl Session {
-    pub(crate) fn new(config: &Arc<ServerConfig>) -> Self {
-        let conn = UnbufferedServerConnection::new(Arc::clone(config));
-        let conn = conn.map_err(|error| tracing::error!(%error, "no TLS session can be begun")).ok();
-        Self { conn, server_name: None, ended: false }
+/// What rustls has twice, for servers and for clients.
+pub(crate) trait Side: Send {
+    type Data;
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn common(&self) -> &CommonState;
+    /// The name that the peer has just asked for.
+    fn take_asked() -> Option<Box<str>>;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
     }
 
-    fn conn(&mut self) -> Result<&mut UnbufferedServerConnection, LayerError> {
-        self.conn.as_mut().ok_or_else(|| LayerError("no session could be begun".into()))
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn take_asked() -> Option<Box<str>> {
+        certificates::take_asked()
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn take_asked() -> Option<Box<str>> {
+        None
+    }
+}
+
+impl Session<UnbufferedServerConnection> {
+    pub(crate) fn of_server(config: &Arc<ServerConfig>) -> Self {
+        let conn = UnbufferedServerConnection::new(Arc::clone(config));
+        let conn = conn.map_err(|error| tracing::error!(%error, "no TLS session can be begun")).ok();
+        Self { conn, server_name: None, advice: Advice::default(), ended: false }
+    }
+}
+
+impl Session<UnbufferedClientConnection> {
+    pub(crate) fn of_client(
+        conn: UnbufferedClientConnection,
+        name: Option<Box<str>>,
+        advice: Advice,
+    ) -> Self {
+        Self { conn: Some(conn), server_name: name, advice, ended: false }
+    }
+}
+
+impl<C: Side> Session<C> {
+    fn conn(&mut self) -> Result<&mut C, LayerError> {
+        self.conn.as_mut().ok_or_else(no_session)
     }
 
     /// What rustls has to say behind an error, an alert most often. It is shown what it has not taken: it may hold a piece of a
-    /// message in there, and panics over an input without it.
+    /// message in there, and panics over an input without it. Behind the alert it is left alone: it would look at what has
+    /// failed a second time.
     fn last_words(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
         let Some(conn) = &mut self.conn else { return };
         loop {
-            match conn.process_tls_records(rest).state {
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+            match conn.process(rest).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    let start = out.len();
+                    encode(data, out);
+                    if is_alert(&out[start..]) {
+                        return;
+                    }
+                }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 _ => return,
             }
@@ -73,8 +138,9 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<(usize, Next), LayerError> {
         let ended = self.ended;
-        let UnbufferedStatus { mut discard, state } = self.conn()?.process_tls_records(input);
-        let next = match state.map_err(|error| LayerError(error.to_string()))? {
+        let conn = self.conn.as_mut().ok_or_else(no_session)?;
+        let UnbufferedStatus { mut discard, state } = conn.process(input);
+        let next = match state.map_err(|error| self.advice.explain(&error))? {
             ConnectionState::ReadTraffic(mut traffic) => {
                 while let Some(record) = traffic.next_record() {
                     let record = record.map_err(|error| LayerError(error.to_string()))?;
@@ -106,7 +172,7 @@ impl Session {
     }
 }
 
-impl LayerSession for Session {
+impl<C: Side> LayerSession for Session<C> {
     fn receive(
         &mut self,
         input: &mut [u8],
@@ -115,6 +181,10 @@ impl LayerSession for Session {
     ) -> Result<LayerProgress, LayerError> {
         let mut consumed = 0;
         let outcome = loop {
+            if self.ended {
+                // Whatever follows the peer's last word is to be ignored (RFC 8446, section 6.1).
+                consumed = input.len();
+            }
             let rest = input.get_mut(consumed..).unwrap_or_default();
             match self.step(rest, plain, out) {
                 Ok((taken, next)) => {
@@ -122,7 +192,8 @@ impl LayerSession for Session {
                     if let Next::Stop(state) = next {
                         let rest = input.get(consumed..).unwrap_or_default();
                         if state == LayerState::Open && begins_with_record(rest) {
-                            // A whole record that is not taken is a piece of a handshake message. Nobody has a use for one now,
+                            // A whole record that is not taken is a piece of a handshake message. The only one that there is a
+                            // use for now is the ticket of a server, which fits into a record and is sent in one by all of them;
                             // and rustls must not be asked to send while it holds a piece that it is not shown.
                             self.conn = None;
                             break Err(LayerError(
@@ -139,7 +210,7 @@ impl LayerSession for Session {
                 }
             }
         };
-        if let Some(name) = certificates::take_asked() {
+        if let Some(name) = C::take_asked() {
             self.server_name = Some(name);
         }
         outcome
@@ -151,7 +222,7 @@ impl LayerSession for Session {
         let records = plain.len().div_ceil(RECORD_BYTES);
         let mut room = plain.len() + records * RECORD_OVERHEAD;
         loop {
-            match conn.process_tls_records(&mut []).state.map_err(|error| LayerError(error.to_string()))? {
+            match conn.process(&mut []).state.map_err(|error| LayerError(error.to_string()))? {
                 ConnectionState::EncodeTlsData(data) => encode(data, out),
                 ConnectionState::TransmitTlsData(sent) => sent.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
@@ -183,7 +254,7 @@ impl LayerSession for Session {
     fn close(&mut self, out: &mut Vec<u8>) {
         let Ok(conn) = self.conn() else { return };
         loop {
-            match conn.process_tls_records(&mut []).state {
+            match conn.process(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -199,7 +270,7 @@ impl LayerSession for Session {
     }
 
     fn security(&self) -> Security {
-        let conn = self.conn.as_ref();
+        let conn = self.conn.as_ref().map(C::common);
         let version = conn.and_then(|conn| conn.protocol_version());
         let suite = conn.and_then(|conn| conn.negotiated_cipher_suite());
         Security {
@@ -212,6 +283,20 @@ impl LayerSession for Session {
     }
 }
 
+fn no_session() -> LayerError {
+    LayerError("no session could be begun".into())
+}
+
+/// Whether the record is an alert. Version 1.3 hides the type of what is encrypted (RFC 8446, section 5.2), but nothing else is as
+/// short: two bytes, the hidden type and the tag.
+fn is_alert(record: &[u8]) -> bool {
+    match record {
+        [21, ..] => true,
+        [23, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]) == 2 + 1 + 16,
+        _ => false,
+    }
+}
+
 /// Whether there is a whole record (RFC 8446, section 5.1): type, version, length, text.
 fn begins_with_record(bytes: &[u8]) -> bool {
     match bytes {
@@ -221,7 +306,7 @@ fn begins_with_record(bytes: &[u8]) -> bool {
 }
 
 /// Appends a message of rustls's own.
-fn encode(mut data: EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>) {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
     let start = out.len();
     let mut room = ALERT_BYTES;
     loop {
@@ -246,7 +331,7 @@ fn protocol(name: &'static str) -> &'static str {
 }
 
 /// As the registry of IANA writes it: rustls marks the suites of version 1.3.
-fn cipher(name: &'static str) -> &'static str {
+pub(crate) fn cipher(name: &'static str) -> &'static str {
     match name {
         "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
         "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",

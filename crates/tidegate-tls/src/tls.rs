@@ -83,6 +83,20 @@ pub enum TlsError {
     /// There is nothing to show to a peer.
     #[error("no certificate was given")]
     NoCertificate,
+    /// What is to be the name of a server is none.
+    #[error("\"{}\" is no name of a server: a host name or an address is, without a port", .0.escape_debug())]
+    ServerName(String),
+    /// Nobody is trusted, so that no server could be.
+    #[error("no root certificate was given, so that no server would be trusted")]
+    NoRoots,
+    /// No cipher suite of this name, or none of the versions that may be used.
+    #[error("no cipher suite {asked:?} with these versions; there are {known}")]
+    Cipher {
+        /// What was asked for.
+        asked: String,
+        /// What can be.
+        known: String,
+    },
     /// The name of a protocol above is not one.
     #[error("\"{0}\" is no name of a protocol: it has 1 to 255 bytes")]
     Alpn(String),
@@ -160,13 +174,8 @@ impl TlsBuilder {
         if self.certificates.is_empty() {
             return Err(TlsError::NoCertificate);
         }
-        if let Some(wrong) = self.alpn.iter().find(|name| !(1..=255).contains(&name.len())) {
-            return Err(TlsError::Alpn(String::from_utf8_lossy(wrong).into_owned()));
-        }
-        let versions: &[&SupportedProtocolVersion] = match self.min_version {
-            Version::Tls12 => &[&version::TLS13, &version::TLS12],
-            Version::Tls13 => &[&version::TLS13],
-        };
+        check_alpn(&self.alpn)?;
+        let versions = self.min_version.and_later();
         let (secret, context) = match self.tickets {
             Some(given) => given,
             None => (TicketSecret::generate()?, String::new()),
@@ -188,9 +197,37 @@ impl TlsBuilder {
     }
 }
 
+impl Version {
+    /// This one and those after it.
+    pub(crate) fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Tls12 => &VERSIONS,
+            Self::Tls13 => &VERSIONS[..1],
+        }
+    }
+
+    pub(crate) fn alone(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Tls12 => &VERSIONS[1..],
+            Self::Tls13 => &VERSIONS[..1],
+        }
+    }
+}
+
+/// The newest first.
+static VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
+/// RFC 7301, section 3.1.
+pub(crate) fn check_alpn(protocols: &[Vec<u8>]) -> Result<(), TlsError> {
+    match protocols.iter().find(|name| !(1..=255).contains(&name.len())) {
+        Some(wrong) => Err(TlsError::Alpn(String::from_utf8_lossy(wrong).into_owned())),
+        None => Ok(()),
+    }
+}
+
 impl Layer for Tls {
     fn accept(&self, _peer: &Peer<'_>) -> Box<dyn LayerSession> {
-        Box::new(Session::new(&self.config))
+        Box::new(Session::of_server(&self.config))
     }
 
     fn handshake_timeout(&self) -> Duration {
@@ -216,7 +253,7 @@ pub(crate) fn provider() -> &'static CryptoProvider {
     provider_arc()
 }
 
-fn provider_arc() -> &'static Arc<CryptoProvider> {
+pub(crate) fn provider_arc() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
 }

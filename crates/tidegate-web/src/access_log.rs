@@ -41,7 +41,12 @@ pub(crate) struct Entry {
     /// When the answer began.
     pub(crate) answered: u64,
     pub(crate) status: u16,
+    /// What is behind the head: of all of the answer, until it is known how much of it was sent.
     pub(crate) body_bytes: u64,
+    /// How many bytes of the connection are before that.
+    pub(crate) body_begins: u64,
+    /// There is no answer, or its end was never made.
+    pub(crate) broken_off: bool,
     pub(crate) method: Box<[u8]>,
     pub(crate) url: Box<[u8]>,
     pub(crate) protocol: &'static str,
@@ -53,19 +58,33 @@ pub(crate) struct Entry {
     pub(crate) secure: bool,
 }
 
-/// Whether the peer got all of the answer.
+/// What has become of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The kernel has taken it.
     Sent,
-    /// The connection ended before.
-    CutShort,
+    /// The connection has ended, and the kernel had taken so many bytes of that.
+    Ended(u64),
 }
 
 /// The status of a request whose client went away before there was an answer, as nginx tells it.
 pub(crate) const CLIENT_CLOSED: u16 = 499;
 /// Bytes of a text of the client that are recorded.
 const MAX_TEXT: usize = 2048;
+
+impl Entry {
+    /// How many bytes behind the head were sent, and whether that is all of the answer.
+    fn sent(&self, outcome: Outcome) -> (u64, bool) {
+        match outcome {
+            Outcome::Sent => (self.body_bytes, !self.broken_off),
+            Outcome::Ended(taken) => {
+                let bytes = self.body_bytes.min(taken.saturating_sub(self.body_begins));
+                let is_all = taken >= self.body_begins && bytes == self.body_bytes;
+                (bytes, is_all && !self.broken_off)
+            }
+        }
+    }
+}
 
 impl AccessLog {
     pub(crate) fn new(format: AccessFormat, sample: u32) -> Self {
@@ -79,9 +98,10 @@ impl AccessLog {
 
     /// Records a request.
     pub(crate) fn record(&self, entry: &Entry, outcome: Outcome) {
+        let (bytes, complete) = entry.sent(outcome);
         match self.format {
-            AccessFormat::Combined => tracing::info!(target: TARGET, "{}", combined(entry)),
-            AccessFormat::Json => record_fields(entry, outcome, monotonic_ns()),
+            AccessFormat::Combined => tracing::info!(target: TARGET, "{}", combined(entry, bytes)),
+            AccessFormat::Json => record_fields(entry, bytes, complete),
         }
     }
 }
@@ -98,7 +118,8 @@ pub(crate) fn monotonic_ns() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn record_fields(entry: &Entry, outcome: Outcome, now: u64) {
+fn record_fields(entry: &Entry, bytes: u64, complete: bool) {
+    let now = monotonic_ns();
     let text = String::from_utf8_lossy;
     let (method, url) = (text(&entry.method), text(&entry.url));
     tracing::info!(
@@ -111,20 +132,20 @@ fn record_fields(entry: &Entry, outcome: Outcome, now: u64) {
         host = &*text(&entry.host),
         secure = entry.secure,
         status = entry.status,
-        bytes = entry.body_bytes,
+        bytes,
         referer = entry.referer.as_deref().map(text).as_deref(),
         user_agent = entry.user_agent.as_deref().map(text).as_deref(),
         request_id = entry.request_id.as_deref(),
         first_byte_us = entry.answered.saturating_sub(entry.began) / 1000,
         total_us = now.saturating_sub(entry.began) / 1000,
-        complete = outcome == Outcome::Sent,
+        complete,
         "{method} {url} {}",
         entry.status
     );
 }
 
 /// `client - user [time] "request line" status bytes "referer" "user agent"`
-fn combined(entry: &Entry) -> String {
+fn combined(entry: &Entry, bytes: u64) -> String {
     let mut line = String::with_capacity(256);
     match entry.client {
         // Writing to a string does not fail.
@@ -148,7 +169,7 @@ fn combined(entry: &Entry) -> String {
         line.push(' ');
         line.push_str(entry.protocol);
     }
-    let _ = write!(line, "\" {} {}", entry.status, entry.body_bytes);
+    let _ = write!(line, "\" {} {bytes}", entry.status);
     for text in [&entry.referer, &entry.user_agent] {
         line.push_str(" \"");
         push_quoted(&mut line, text.as_deref().unwrap_or(b"-"));
@@ -193,7 +214,6 @@ mod tests {
             client: Some("192.0.2.7".parse().unwrap()),
             unix_time: 1_795_256_226,
             status: 200,
-            body_bytes: 1234,
             method: Box::from(&b"GET"[..]),
             url: Box::from(&b"/a?b=c"[..]),
             protocol: "HTTP/1.1",
@@ -206,28 +226,46 @@ mod tests {
     #[test]
     fn the_combined_form_is_the_one_of_apache_and_nginx() {
         let line = r#"192.0.2.7 - - [21/Nov/2026:10:17:06 +0000] "GET /a?b=c HTTP/1.1" 200 1234 "https://example.com/" "curl/8""#;
-        assert_eq!(combined(&entry()), line);
+        assert_eq!(combined(&entry(), 1234), line);
         let bare =
             Entry { client: None, user: Some("a b".into()), referer: None, user_agent: None, ..entry() };
         let line = r#"unix: - a\x20b [21/Nov/2026:10:17:06 +0000] "GET /a?b=c HTTP/1.1" 200 1234 "-" "-""#;
-        assert_eq!(combined(&bare), line);
+        assert_eq!(combined(&bare, 1234), line);
         let unread = Entry { status: 400, unix_time: 0, ..Entry::default() };
-        assert_eq!(combined(&unread), r#"unix: - - [01/Jan/1970:00:00:00 +0000] "-" 400 0 "-" "-""#);
+        assert_eq!(combined(&unread, 0), r#"unix: - - [01/Jan/1970:00:00:00 +0000] "-" 400 0 "-" "-""#);
     }
 
     #[test]
     fn a_client_cannot_write_a_line_of_its_own() {
         let evil = b"x\" 200 0\n1.2.3.4 - admin \\ \xff\x1b[31m";
-        let line = combined(&Entry {
+        let entry = Entry {
             url: Box::from(&evil[..]),
             referer: Some(Box::from(&evil[..])),
             user_agent: Some(Box::from(&evil[..])),
             user: Some("a\" \n".into()),
             ..entry()
-        });
+        };
+        let line = combined(&entry, 0);
         assert!(!line.contains('\n') && line.is_ascii() && !line.contains('\x1b'), "{line}");
         assert_eq!(line.matches('"').count(), 6, "{line}");
         assert!(line.contains(r"x\x22 200 0\x0A1.2.3.4 - admin \x5C \xFF\x1B[31m"), "{line}");
+    }
+
+    #[test]
+    fn what_is_told_is_what_was_sent() {
+        let entry = Entry { body_begins: 1000, body_bytes: 50, ..entry() };
+        assert_eq!(entry.sent(Outcome::Sent), (50, true));
+        for (taken, expect) in
+            [(0, (0, false)), (999, (0, false)), (1000, (0, false)), (1049, (49, false)), (1050, (50, true))]
+        {
+            assert_eq!(entry.sent(Outcome::Ended(taken)), expect, "{taken}");
+        }
+        assert_eq!(entry.sent(Outcome::Ended(9999)), (50, true));
+        let head_alone = Entry { body_bytes: 0, ..entry };
+        assert_eq!(head_alone.sent(Outcome::Ended(999)), (0, false));
+        assert_eq!(head_alone.sent(Outcome::Ended(1000)), (0, true));
+        let broken = Entry { broken_off: true, body_begins: 0, ..head_alone };
+        assert_eq!(broken.sent(Outcome::Ended(1000)), (0, false));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   head ──▶ site by name ──▶ access by address ──▶ bucket of the address ──▶ name and password ──▶ decided
-//!                                   403                     429                401, or asked on another thread
+//!                                   403                     429                401, 429, or asked on another thread
 //! ```
 //!
 //! Invariant: a service without any of this pays one comparison for it.
@@ -20,7 +20,7 @@ use crate::delivery::Delivery;
 use crate::exchange::Client;
 use crate::extra::{Ongoing, Waiting};
 use crate::forwarded::{client_behind, ip_of};
-use crate::gate::Judgement;
+use crate::gate::{Judgement, Login, NotChecked};
 use crate::note::{Note, Word};
 use crate::request_id;
 use crate::session::{Held, Session};
@@ -94,21 +94,34 @@ impl Web {
             Judgement::Refused => refused(site.unauthorized()),
             Judgement::Unknown(login) => {
                 let handle: ConnHandle<Note> = io.handle();
-                let told = auth.check(&login, move |is_right| {
+                let asked = auth.check(&login, address, io.now(), move |is_right| {
                     // A connection that has gone wants no answer.
                     let _ = handle.post(Note(Word::Login(is_right)));
                 });
-                if told.is_err() {
-                    io.count(counters::LOGINS_BUSY, 1);
-                    let answer = site.error(Status::SERVICE_UNAVAILABLE);
-                    return refused(answer.header("Retry-After", "1"));
-                }
-                let request = Held { head: *head, bytes: bytes.into() };
-                io.set_timer(LOGIN_DUE, LOGIN_TIMEOUT);
-                session.extra().waiting = Some(Waiting { request, login, site: number });
-                Admission::Wait
+                let (counter, status, seconds) = match asked {
+                    Ok(()) => return Self::wait_for_login(io, session, (head, bytes), (login, number)),
+                    Err(NotChecked::Busy) => (counters::LOGINS_BUSY, Status::SERVICE_UNAVAILABLE, 1),
+                    Err(NotChecked::TooMany(seconds)) => {
+                        (counters::LOGINS_LIMITED, Status::TOO_MANY_REQUESTS, seconds)
+                    }
+                };
+                io.count(counter, 1);
+                refused(site.error(status).header("Retry-After", seconds.to_string()))
             }
         }
+    }
+
+    /// Keeps a request until its password has been checked.
+    fn wait_for_login(
+        io: &mut Io<'_>,
+        session: &mut Session,
+        (head, bytes): (&Head, &[u8]),
+        (login, site): (Login, usize),
+    ) -> Admission {
+        io.set_timer(LOGIN_DUE, LOGIN_TIMEOUT);
+        let request = Held { head: *head, bytes: bytes.into() };
+        session.extra().waiting = Some(Waiting { request, login, site });
+        Admission::Wait
     }
 
     /// A password has been checked: the request that waited for it goes on, or is refused.
@@ -210,19 +223,22 @@ impl Web {
         }
     }
 
-    /// The connection has ended; what was not recorded yet is.
-    pub(crate) fn end(&self, mut session: Session) {
+    /// The connection has ended, of which the kernel has taken so many bytes; what was not recorded yet is.
+    pub(crate) fn end(&self, mut session: Session, bytes_taken: u64) {
         let Some(log) = &self.access_log else { return };
+        let outcome = Outcome::Ended(bytes_taken);
         if let Some(extra) = session.has_extra() {
-            extra.record(log, Outcome::CutShort);
+            extra.record(log, outcome);
             if let Some(mut entry) = extra.ongoing.take().and_then(|ongoing| ongoing.entry) {
                 entry.status = CLIENT_CLOSED;
                 entry.answered = monotonic_ns();
-                log.record(&entry, Outcome::CutShort);
+                entry.broken_off = true;
+                log.record(&entry, outcome);
             }
         }
-        if let Some(entry) = session.end_stream().and_then(|outgoing| outgoing.into_entry()) {
-            log.record(&entry, Outcome::CutShort);
+        if let Some((_, Some(mut entry))) = session.end_stream().map(|outgoing| outgoing.end()) {
+            entry.broken_off = true;
+            log.record(&entry, outcome);
         }
     }
 }

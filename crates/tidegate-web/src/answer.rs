@@ -1,7 +1,7 @@
 //! `Answer`: what has been decided for a request, and the one place from which it is sent.
 //!
-//! Invariant: every answer leaves through [`finish`], so whatever has to be added to answers, counted or noted about them is
-//! done there and nowhere else.
+//! Invariant: every answer leaves through [`finish`] or, when it was written before and nothing is to be added to it, through
+//! [`finish_encoded`]; whatever has to be added to answers, counted or noted about them is done there and nowhere else.
 
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ impl From<Response> for Answer {
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) status: Status,
+    /// Bytes of the head.
+    pub(crate) head_bytes: u64,
     /// Bytes behind the head.
     pub(crate) body_bytes: u64,
     /// What becomes of the connection.
@@ -41,8 +43,23 @@ pub(crate) struct Finished {
     pub(crate) rest: Option<Body>,
 }
 
-/// Sends an answer with `more` fields, whole lines, counts it, and says what becomes of the connection.
+/// Sends what was written before to a client without a rate, and counts it. Does what [`finish`] does; but that has to hold an
+/// answer that may be anything, and this is the path of nearly every request.
 #[inline]
+pub(crate) fn finish_encoded(io: &mut Io<'_>, delivery: Delivery, encoded: &Encoded) -> Flow {
+    encoded.send(io, delivery, delivery.connection.field());
+    count(io, encoded.status());
+    delivery.flow(io)
+}
+
+#[inline]
+fn count(io: &mut Io<'_>, status: Status) {
+    if let Some(counter) = counters::of_status(status) {
+        io.count(counter, 1);
+    }
+}
+
+/// Sends an answer with `more` fields, whole lines, counts it, and says what becomes of the connection.
 pub(crate) fn finish(
     io: &mut Io<'_>,
     site: &Site,
@@ -51,26 +68,24 @@ pub(crate) fn finish(
     answer: Answer,
 ) -> Finished {
     let is_paced = |len| site.limit_rate > 0 && len > 0;
-    let (status, body_bytes, rest) = match answer {
+    let (status, head_bytes, body_bytes, rest) = match answer {
         Answer::Encoded(encoded) => {
             let len = encoded.content_len(delivery.method);
             let rest = is_paced(len).then(|| encoded.body());
             encoded.send(io, if rest.is_some() { delivery.of_head() } else { delivery }, more);
-            (encoded.status(), len, rest)
+            (encoded.status(), encoded.head_len() + more.len(), len, rest)
         }
         Answer::Response(response) => {
             let response = sound(site, response);
             let (status, len) = (response.status(), response.content(delivery.method).len());
             let rest = is_paced(len).then(|| response.content(delivery.method).clone());
             let delivery = if rest.is_some() { delivery.of_head() } else { delivery };
-            response.send(io, delivery, &site.fields, more);
-            (status, len, rest)
+            let head_bytes = response.send(io, delivery, &site.fields, more);
+            (status, head_bytes, len, rest)
         }
     };
-    if let Some(counter) = counters::of_status(status) {
-        io.count(counter, 1);
-    }
-    Finished { status, body_bytes, flow: delivery.flow(io), rest }
+    count(io, status);
+    Finished { status, head_bytes: head_bytes as u64, body_bytes, flow: delivery.flow(io), rest }
 }
 
 /// The response, or a 500 in its place when it would break the framing.

@@ -1,16 +1,18 @@
 //! The accounts API: registering, logging in and out over HTTP, on the accounts that the gateway has.
 //!
 //! Invariant: nothing here hashes or asks a database; that happens on the threads of the accounts, and the answer comes
-//! from there. No answer may be kept by a cache, and none tells whether a name exists that did not log in.
+//! from there. No answer may be kept by a cache, and no answer to a login tells whether there is such a name.
+
+use std::net::IpAddr;
 
 use tidegate_accounts::{
-    AccountsError, Credentials, DeviceKey, InvalidCredentials, Login, Outcome, Session, Sessions,
+    AccountsError, Credentials, DeviceKey, InvalidCredentials, Login, Registration, Session, Sessions,
     SignedLogin, Token,
 };
 use tidegate_engine::PeerAddress;
 use tidegate_http::{Host, Status};
 
-use crate::{IntoResponse, Reply, Request, Response, WebBuilder, deferred, get, post};
+use crate::{Reply, Request, Response, WebBuilder, deferred, get, post};
 
 mod answers;
 mod input;
@@ -84,12 +86,15 @@ fn register(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
         Err(error) => return reply.send(invalid(&error)),
     };
     Once::new(reply).submit(
-        |done| sessions.accounts().submit_register(KIND, credentials, done),
-        move |outcome| match outcome {
-            Outcome::Done => answers::json(Status::CREATED, &serde_json::json!({ "user": user })),
-            Outcome::NameTaken => failure(Status::CONFLICT, "name-taken", "somebody has this name"),
-            // Credentials keep the rules, and nothing was to be refused.
-            Outcome::Invalid | Outcome::Refused => Status::INTERNAL_SERVER_ERROR.into_response(),
+        |done| sessions.submit_register(KIND, credentials, address_of(request), done),
+        move |registration| match registration {
+            Registration::Made => answers::json(Status::CREATED, &serde_json::json!({ "user": user })),
+            Registration::NameTaken => failure(Status::CONFLICT, "name-taken", "somebody has this name"),
+            Registration::TooMany(wait) => {
+                let message = "too many accounts were asked for; come again later";
+                failure(Status::TOO_MANY_REQUESTS, "too-many-registrations", message)
+                    .header("Retry-After", wait.as_secs().to_string())
+            }
         },
     );
 }
@@ -99,10 +104,7 @@ fn login(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
         Ok(form) => form,
         Err(refusal) => return reply.send(refusal),
     };
-    let address = match request.peer() {
-        PeerAddress::Inet(address) => Some(address.ip()),
-        PeerAddress::Unix => None,
-    };
+    let address = address_of(request);
     let LoginForm { user, password, time, salt, sign, session } = form;
     let scope = CookieScope::new(request.client(), sessions.rules().lifetime);
     match (password, time, salt, sign) {
@@ -135,6 +137,14 @@ fn login(sessions: &Sessions, request: &Request<'_>, reply: Reply) {
             "invalid",
             "a login has a user and a password, or a user, time, salt and sign",
         )),
+    }
+}
+
+/// Where a request comes from, as attempts are counted.
+fn address_of(request: &Request<'_>) -> Option<IpAddr> {
+    match request.peer() {
+        PeerAddress::Inet(address) => Some(address.ip()),
+        PeerAddress::Unix => None,
     }
 }
 

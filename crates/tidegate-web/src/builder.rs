@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// Those of handlers.
     pub(crate) routes: Arc<Routes>,
     tables: std::vec::IntoIter<Arc<dyn Words>>,
+    /// Whether answers have the names of their requests.
+    pub(crate) request_ids: bool,
 }
 
 impl Shared {
@@ -420,7 +422,8 @@ impl WebBuilder {
         self
     }
 
-    /// Memory for the sites' limits of requests, in their order, which this service has in common with others: each of
+    /// Memory for the limits of the sites, in their order: one for a site's limit of requests, and then
+    /// [`LOGIN_LIMIT_TABLES`](crate::LOGIN_LIMIT_TABLES) for its limit of wrong passwords; which this service has in common with others: each of
     /// [`REQUEST_LIMIT_WORDS`](crate::REQUEST_LIMIT_WORDS) words, zero at first. Without it each limit has memory of its own, and
     /// holds for this service alone.
     pub fn request_limit_tables(mut self, tables: Vec<Arc<dyn Words>>) -> Self {
@@ -437,8 +440,11 @@ impl WebBuilder {
         let blocks = self.routes.iter().any(|(_, planned)| planned.blocks());
         let routes = self.routes.into_iter().map(into_route).collect::<Result<Vec<_>, _>>()?;
         let handlers = routes.iter().filter(|(_, route)| matches!(route, Route::Methods(_)));
-        let mut shared =
-            Shared { routes: routes_of(handlers.cloned().collect())?, tables: self.tables.into_iter() };
+        let mut shared = Shared {
+            routes: routes_of(handlers.cloned().collect())?,
+            tables: self.tables.into_iter(),
+            request_ids: self.request_ids != RequestIdMode::Off,
+        };
         let default = Site {
             routes: routes_of(routes)?,
             files: self.files.as_ref().map(Files::open).transpose()?,
@@ -453,6 +459,7 @@ impl WebBuilder {
         let (mut around, budget) = (self.around, Arc::new(Budget::new(self.max_collected_bytes)));
         // For sinks that keep something in memory.
         around.states.insert(Arc::clone(&budget));
+        let follows_answers = self.access_log.is_some() || sites.iter().any(|site| site.limit_rate > 0);
         Ok(Web {
             sites,
             handlers: Handlers {
@@ -462,6 +469,7 @@ impl WebBuilder {
                 timeout: self.handler_timeout,
             },
             is_plain,
+            follows_answers,
             trusted_proxies: self.trusted_proxies,
             access_log: self.access_log.map(|(format, sample)| AccessLog::new(format, sample)),
             request_ids: RequestIds::new(self.request_ids),

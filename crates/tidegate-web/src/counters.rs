@@ -21,6 +21,7 @@ pub(crate) const ACCESS_DENIED: usize = 12;
 pub(crate) const REQUESTS_LIMITED: usize = 13;
 pub(crate) const LOGINS_REFUSED: usize = 14;
 pub(crate) const LOGINS_BUSY: usize = 15;
+pub(crate) const LOGINS_LIMITED: usize = 16;
 
 pub(crate) const DEFS: &[CounterDef] = &[
     CounterDef { name: "requests", help: "Requests whose head was complete and well-formed." },
@@ -53,6 +54,10 @@ pub(crate) const DEFS: &[CounterDef] = &[
     CounterDef {
         name: "logins_busy",
         help: "Requests turned away because too many passwords were waiting to be checked.",
+    },
+    CounterDef {
+        name: "logins_limited",
+        help: "Requests from addresses that had tried too many wrong passwords.",
     },
 ];
 
@@ -88,6 +93,7 @@ mod tests {
             (REQUESTS_LIMITED, "requests_limited"),
             (LOGINS_REFUSED, "logins_refused"),
             (LOGINS_BUSY, "logins_busy"),
+            (LOGINS_LIMITED, "logins_limited"),
         ] {
             assert_eq!(DEFS[index].name, name);
         }

@@ -10,21 +10,23 @@ type Text = [u8; HTTP_DATE_LEN];
 
 thread_local! {
     /// No answer is written in the last second that there is.
-    static LAST: Cell<(u64, Text)> = const { Cell::new((u64::MAX, [0; HTTP_DATE_LEN])) };
+    static SECOND: Cell<u64> = const { Cell::new(u64::MAX) };
+    static TEXT: Cell<Text> = const { Cell::new([0; HTTP_DATE_LEN]) };
 }
 
 /// The text of a second since 1970.
 #[inline]
 pub(crate) fn http_date(second: u64) -> Text {
-    LAST.with(|last| {
-        let (known, text) = last.get();
-        if known == second {
-            return text;
-        }
-        let text = format_http_date(second);
-        last.set((second, text));
-        text
-    })
+    if SECOND.get() != second {
+        write(second);
+    }
+    TEXT.get()
+}
+
+#[cold]
+fn write(second: u64) {
+    TEXT.set(format_http_date(second));
+    SECOND.set(second);
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tidegate_engine::{Flow, Io, Phase, Reason, TimerToken};
 use tidegate_http::{BodyFraming, Head, Method, Status};
 
-use crate::access_log::Outcome;
 use crate::answer::{self, Finished};
 use crate::blocking_pool::{BlockingPool, Permit};
 use crate::budget::{Budget, Collected};
@@ -61,8 +60,8 @@ struct Call<'a> {
 pub(crate) const ANSWER: TimerToken = TimerToken(1);
 
 impl<'a> Call<'a> {
-    fn new(exchange: &Exchange<'a>, body: &'a [u8], found: &'a Found<'a>) -> Self {
-        let &Exchange { head, bytes, client, unix_time, .. } = exchange;
+    fn new(exchange: &Exchange<'a>, client: Client, body: &'a [u8], found: &'a Found<'a>) -> Self {
+        let &Exchange { head, bytes, unix_time, .. } = exchange;
         Self { head, bytes, body, found, client, unix_time }
     }
 }
@@ -133,7 +132,8 @@ impl Web {
             return self.run_blocking(io, session, exchange, body, found);
         }
         let body_bytes = body.as_ref().map_or(&[][..], Collected::bytes);
-        let call = Call::new(exchange, body_bytes, &found);
+        let client = self.client(io, exchange.head, exchange.bytes);
+        let call = Call::new(exchange, client, body_bytes, &found);
         if let Work::Defer(defer) = &endpoint.work {
             return self.run_deferred(io, session, exchange.site, &call, defer);
         }
@@ -153,7 +153,8 @@ impl Web {
             let response = Self::no_room(io, exchange.site);
             return self.conclude(io, session, exchange.site, Delivery::of(exchange.head, io), response);
         };
-        let &Exchange { head, bytes, client, unix_time, .. } = exchange;
+        let &Exchange { head, bytes, unix_time, .. } = exchange;
+        let client = self.client(io, head, bytes);
         let held = Held { head: *head, bytes: bytes.into() };
         let reply = Reply::new(io.handle());
         let (around, found) = (Arc::clone(&self.handlers.around), found.into_owned());
@@ -216,7 +217,8 @@ impl Web {
             if found.endpoint.blocking {
                 return self.open_on_pool(io, session, exchange, found);
             }
-            let call = Call::new(exchange, &[], &found);
+            let client = self.client(io, &head, bytes);
+            let call = Call::new(exchange, client, &[], &found);
             return match self.handlers.around.open(&call, open) {
                 Ok((sink, added)) => self.on_sink(io, session, SinkStep::Opened(sink, added)),
                 Err(refusal) => self.on_sink(io, session, SinkStep::Refused(refusal)),
@@ -225,7 +227,7 @@ impl Web {
         let collected = Collected::new(Arc::clone(&self.handlers.budget));
         let fate = Fate::Collect(found.into_owned(), collected);
         session.begin_body(Incoming::new(head, bytes, &limits, fate));
-        receive_body(io, &head)
+        receive_body(io, session, &head)
     }
 
     fn open_on_pool(
@@ -239,7 +241,8 @@ impl Web {
             let refusal = Self::no_room(io, exchange.site);
             return self.on_sink(io, session, SinkStep::Refused(refusal));
         };
-        let &Exchange { head, bytes, client, unix_time, .. } = exchange;
+        let &Exchange { head, bytes, unix_time, .. } = exchange;
+        let client = self.client(io, head, bytes);
         let held = Held { head: *head, bytes: bytes.into() };
         let (around, found) = (Arc::clone(&self.handlers.around), found.into_owned());
         let report = SinkReport::new(io.handle());
@@ -322,7 +325,7 @@ impl Web {
             SinkStep::Opened(sink, added) => {
                 seat.sink = Some(sink);
                 seat.added = added;
-                return receive_body(io, &head);
+                return receive_body(io, session, &head);
             }
             SinkStep::Taken(sink) => {
                 seat.sink = Some(sink);
@@ -394,10 +397,11 @@ impl Web {
         let Some(outgoing) = session.outgoing() else { return Flow::Continue };
         let progress = outgoing.send(io, self.engine_limits.high_water_bytes);
         if progress != Progress::Waits {
-            let entry = session.end_stream().and_then(|outgoing| outgoing.into_entry());
+            let (sent, entry) = session.end_stream().map(|outgoing| outgoing.end()).unwrap_or_default();
+            session.given_bytes += sent;
             if let (Some(entry), Some(log)) = (entry, &self.access_log) {
                 match progress {
-                    Progress::Broken => log.record(&entry, Outcome::CutShort),
+                    Progress::Broken => session.extra().broke_off(entry),
                     Progress::Done(_) | Progress::Waits => session.extra().answered(io, log, entry),
                 }
             }
@@ -455,9 +459,9 @@ impl Web {
     }
 
     /// The request as it stands, for the site to decide about.
+    #[inline]
     pub(crate) fn exchange<'a>(&'a self, io: &Io<'_>, head: &'a Head, bytes: &'a [u8]) -> Exchange<'a> {
-        let (site, client) = (self.sites.of(head, bytes), self.client(io, head, bytes));
-        Exchange { head, bytes, site, client, unix_time: io.unix_time() }
+        Exchange { head, bytes, site: self.sites.of(head, bytes), unix_time: io.unix_time() }
     }
 
     /// The site of a request whose body cannot be read, or of something that is none, which is noted for the access log.
@@ -476,9 +480,10 @@ impl Web {
 }
 
 /// A body is wanted: who waits to hear it is told (RFC 9110, section 10.1.1).
-pub(crate) fn receive_body(io: &mut Io<'_>, head: &Head) -> Flow {
+pub(crate) fn receive_body(io: &mut Io<'_>, session: &mut Session, head: &Head) -> Flow {
     if head.expects_continue() {
         io.send(answer::CONTINUE);
+        session.given_bytes += answer::CONTINUE.len() as u64;
     }
     io.expect(Phase::Body);
     Flow::Continue

@@ -71,7 +71,7 @@ impl Encoded {
     pub(crate) fn content(&self) -> Content<'_> {
         match &self.file {
             Some(slice) => Content::File(slice.clone()),
-            None => Content::Inline(&self.bytes[self.fields_end + b"\r\n".len()..]),
+            None => Content::Inline(&self.bytes[self.head_len()..]),
         }
     }
 
@@ -84,10 +84,16 @@ impl Encoded {
         self.status
     }
 
+    /// How many bytes the head has.
+    #[inline]
+    pub(crate) const fn head_len(&self) -> usize {
+        self.fields_end + b"\r\n".len()
+    }
+
     /// How many bytes a request of this method gets behind the head.
     #[inline]
     pub(crate) fn content_len(&self, method: Method) -> u64 {
-        let inline = self.bytes.len() - self.fields_end - b"\r\n".len();
+        let inline = self.bytes.len() - self.head_len();
         match &self.file {
             _ if method == Method::Head => 0,
             Some(file) => file.len,
@@ -99,7 +105,7 @@ impl Encoded {
     pub(crate) fn body(&self) -> Body {
         match &self.file {
             Some(file) => Body::File(file.clone()),
-            None => Body::from(&self.bytes[self.fields_end + b"\r\n".len()..]),
+            None => Body::from(&self.bytes[self.head_len()..]),
         }
     }
 
@@ -108,7 +114,7 @@ impl Encoded {
     pub(crate) fn send(&self, io: &mut Io<'_>, delivery: Delivery, more: &[u8]) {
         let date = http_date(io.unix_time());
         let wants_body = delivery.method != Method::Head;
-        let end = if wants_body { self.bytes.len() } else { self.fields_end + b"\r\n".len() };
+        let end = if wants_body { self.bytes.len() } else { self.head_len() };
         if more.is_empty() {
             io.send_patched(&self.bytes[..end], self.date_at, &date);
         } else {

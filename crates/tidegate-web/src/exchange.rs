@@ -14,7 +14,6 @@ pub(crate) struct Exchange<'a> {
     /// The bytes that the head's offsets point into.
     pub(crate) bytes: &'a [u8],
     pub(crate) site: &'a Site,
-    pub(crate) client: Client,
     /// The wall clock in seconds since 1970.
     pub(crate) unix_time: u64,
 }

@@ -68,6 +68,12 @@ impl Extra {
         io.tell_when_sent();
     }
 
+    /// An answer has broken off: it is recorded when the connection has ended, which it does now.
+    pub(crate) fn broke_off(&mut self, mut entry: Box<Entry>) {
+        entry.broken_off = true;
+        self.sent.push_back(entry);
+    }
+
     /// All answers have been taken, or the connection has ended.
     pub(crate) fn record(&mut self, log: &AccessLog, outcome: Outcome) {
         for entry in self.sent.drain(..) {

@@ -73,7 +73,7 @@ impl Incoming {
 
     /// Takes as much of the input as belongs to the body: at least one byte, since the body has not ended.
     pub(crate) fn decode(&mut self, input: &[u8]) -> (usize, Kind) {
-        let Self { framing, fate, received, max_bytes, .. } = self;
+        let Self { request, framing, fate, received, max_bytes } = self;
         match framing {
             Framing::Length(left) => {
                 let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
@@ -86,7 +86,7 @@ impl Incoming {
                 while at < input.len() {
                     let step = match decoder.step(&input[at..]) {
                         Ok(step) => step,
-                        Err(error) => return (input.len(), Kind::Bad(error)),
+                        Err(error) => return (input.len(), Kind::Bad(error, request.head.method())),
                     };
                     *received += step.data.len() as u64;
                     if *received > *max_bytes {

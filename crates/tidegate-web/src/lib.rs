@@ -41,6 +41,7 @@ mod endpoint;
 mod exchange;
 mod extra;
 mod extract;
+mod fields;
 mod files;
 mod form_data;
 mod form_upload;
@@ -86,8 +87,8 @@ pub use files::{FilesError, FilesOptions};
 pub use form_data::{FormData, FormField};
 pub use form_upload::{FormUpload, FormUploads, UploadedFile, UploadedForm};
 pub use gate::{
-    Access, MAX_USERS_FILE_BYTES, NetworkError, Networks, REQUEST_LIMIT_WORDS, RequestRate, Users,
-    UsersError, hash_password,
+    Access, LOGIN_LIMIT_TABLES, MAX_USERS_FILE_BYTES, NetworkError, Networks, REQUEST_LIMIT_WORDS,
+    RequestRate, Users, UsersError, hash_password,
 };
 pub use handler::{ByReference, Handler};
 pub use into_response::{Html, IntoResponse, Redirect};

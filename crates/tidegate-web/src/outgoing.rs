@@ -20,8 +20,10 @@ pub(crate) struct Outgoing {
     due: Option<Instant>,
     /// What becomes of the connection afterwards.
     then: Flow,
-    /// What is recorded of it, with the bytes so far.
+    /// What is recorded of it.
     entry: Option<Box<Entry>>,
+    /// Bytes so far, those of the framing too.
+    sent: u64,
 }
 
 /// How a stream is sent.
@@ -43,17 +45,20 @@ pub(crate) enum Progress {
     Broken,
 }
 
+/// RFC 9112, section 7.1, without trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// How far a stream may be ahead of its rate before it waits. Without this a stream of many small parts would wait for each.
 const MAX_AHEAD: Duration = Duration::from_millis(125);
 
 impl Outgoing {
     pub(crate) const fn new(source: Source, manner: Manner, then: Flow, entry: Option<Box<Entry>>) -> Self {
-        Self { source, manner, due: None, then, entry }
+        Self { source, manner, due: None, then, entry, sent: 0 }
     }
 
-    /// What is recorded of it.
-    pub(crate) fn into_entry(self) -> Option<Box<Entry>> {
-        self.entry
+    /// How many bytes it had, and what is recorded of it.
+    pub(crate) fn end(self) -> (u64, Option<Box<Entry>>) {
+        let entry = self.entry.map(|entry| Box::new(Entry { body_bytes: self.sent, ..*entry }));
+        (self.sent, entry)
     }
 
     /// Sends until more than `high_water_bytes` wait, there is nothing to send, or its rate has been reached.
@@ -73,7 +78,8 @@ impl Outgoing {
             self.send_part(io, &made);
             if pulled == Pulled::End {
                 if self.manner.chunked {
-                    io.send(b"0\r\n\r\n");
+                    io.send(LAST_CHUNK);
+                    self.sent += LAST_CHUNK.len() as u64;
                 }
                 if self.due.is_some() {
                     io.cancel_timer(NEXT_PIECE);
@@ -90,15 +96,15 @@ impl Outgoing {
             return;
         }
         let len = part.len() as u64;
-        if let Some(entry) = &mut self.entry {
-            entry.body_bytes += len;
-        }
         if let Some(nanos) = len.saturating_mul(1_000_000_000).checked_div(self.manner.rate) {
             let lasts = Duration::from_nanos(nanos);
             self.due = Some(self.due.map_or(io.now(), |due| due.max(io.now())) + lasts);
         }
+        self.sent += len;
         if self.manner.chunked {
-            io.send_vectored(&[format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"]);
+            let size = format!("{len:x}\r\n");
+            self.sent += (size.len() + b"\r\n".len()) as u64;
+            io.send_vectored(&[size.as_bytes(), part, b"\r\n"]);
         } else {
             io.send(part);
         }

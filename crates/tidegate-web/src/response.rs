@@ -13,6 +13,7 @@ use tidegate_http::{Method, ResponseEncoder, SetCookie, Status, is_field_value, 
 use crate::BodyStream;
 use crate::date::http_date;
 use crate::delivery::Delivery;
+use crate::fields::{OWN, SiteField, has_line, is_added, is_single};
 
 /// The `Server` field. No version: it would tell whom to attack.
 pub(crate) const SERVER: &str = "tidegate";
@@ -184,14 +185,23 @@ impl Response {
         Self::new(status).header("Content-Type", "text/html; charset=utf-8").body(page)
     }
 
-    /// Adds a field.
+    /// Adds a field. One of which there can be but one, such as `Content-Type` or `Location`, takes the place of the one that
+    /// was there before.
     ///
     /// `Connection`, `Content-Length`, `Date`, `Server` and `Transfer-Encoding` are the service's own. One of these, a name
     /// that is no token, or a value with a line break makes the answer a 500, which is logged.
     #[must_use]
     pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
-        self.fields.push((name.into(), value.into()));
+        self.add(name.into(), value.into());
         self
+    }
+
+    fn add(&mut self, name: Cow<'static, str>, value: Cow<'static, str>) {
+        let before = self.fields.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&name));
+        match before {
+            Some(before) if is_single(&name) => *before = (name, value),
+            _ => self.fields.push((name, value)),
+        }
     }
 
     /// Has the client keep a cookie, or forget one.
@@ -216,7 +226,9 @@ impl Response {
 
     /// Adds the fields of another answer.
     pub(crate) fn with_fields_of(mut self, other: Self) -> Self {
-        self.fields.extend(other.fields);
+        for (name, value) in other.fields {
+            self.add(name, value);
+        }
         self
     }
 
@@ -241,10 +253,12 @@ impl Response {
     /// The first field of this name, compared without case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_ref())
+        self.values(name).next()
+    }
+
+    fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let named = self.fields.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_ref())
     }
 
     /// Its body, when that is text in memory.
@@ -271,14 +285,9 @@ impl Response {
         wrong.map(|(name, _)| name.as_ref())
     }
 
-    /// Sends it with the fields of its site, unless it has one of that name, and with `more` fields, whole lines.
-    pub(crate) fn send(
-        self,
-        io: &mut Io<'_>,
-        delivery: Delivery,
-        site: &[(Box<str>, Box<str>)],
-        more: &[u8],
-    ) {
+    /// Sends it with the fields of its site that are to be [added](is_added), and with `more` fields, whole lines, which stand
+    /// in place of single ones of their names. Answers how many bytes its head has.
+    pub(crate) fn send(self, io: &mut Io<'_>, delivery: Delivery, site: &[SiteField], more: &[u8]) -> usize {
         let len = self.body.len();
         let in_memory = if let Body::Bytes(bytes) = &self.body { bytes.len() } else { 0 };
         let mut out = Vec::with_capacity(256 + in_memory);
@@ -291,26 +300,31 @@ impl Response {
             encoder = encoder.field("Content-Type", DEFAULT_CONTENT_TYPE);
         }
         for (name, value) in site {
-            if self.field(name).is_none() && (self.status.has_content() || !is_type(name)) {
+            if is_added((name, value), self.values(name)) && (self.status.has_content() || !is_type(name)) {
                 encoder = encoder.field(name, value.as_bytes());
             }
         }
         for (name, value) in &self.fields {
-            encoder = encoder.field(name, value.as_bytes());
+            if !(is_single(name) && has_line(more, name)) {
+                encoder = encoder.field(name, value.as_bytes());
+            }
         }
         let encoder = encoder.lines(more);
         if !self.status.has_content() {
             encoder.without_content();
-            return io.send(&out);
+            io.send(&out);
+            return out.len();
         }
         if let Body::Stream(_) = self.body {
             let encoder =
                 if delivery.chunked { encoder.field("Transfer-Encoding", "chunked") } else { encoder };
             encoder.without_content();
-            return io.send(&out);
+            io.send(&out);
+            return out.len();
         }
         // To HEAD, the length that the same GET would have (RFC 9110, section 8.6).
         encoder.content_length(len);
+        let head_len = out.len();
         match self.body {
             _ if delivery.method == Method::Head => io.send(&out),
             Body::Bytes(bytes) => {
@@ -322,11 +336,11 @@ impl Response {
                 body.send(io);
             }
         }
+        head_len
     }
 }
 
 fn is_allowed(name: &str, value: &str) -> bool {
-    const OWN: [&str; 5] = ["connection", "content-length", "date", "server", "transfer-encoding"];
     is_token(name.as_bytes())
         && is_field_value(value.as_bytes())
         && !OWN.iter().any(|own| name.eq_ignore_ascii_case(own))
@@ -347,6 +361,20 @@ mod tests {
         assert_eq!(Response::new(Status::OK).header("date", "today").fault(), Some("date"));
         assert_eq!(Response::new(Status::CONTINUE).fault(), Some("an interim status"));
         assert_eq!(Response::page(Status::NOT_FOUND).fault(), None);
+    }
+
+    #[test]
+    fn a_field_that_is_single_is_replaced() {
+        let answer =
+            Response::new(Status::OK).header("Content-Type", "a/b").header("X", "1").header("x", "2");
+        let answer = answer.header("content-type", "c/d");
+        assert_eq!(
+            answer.fields,
+            [("content-type", "c/d"), ("X", "1"), ("x", "2")].map(|(n, v)| (n.into(), v.into()))
+        );
+        let added = Response::new(Status::OK).header("ETag", "\"1\"").header("CONTENT-TYPE", "e/f");
+        let both = answer.with_fields_of(added);
+        assert_eq!((both.field("Content-Type"), both.fields.len()), (Some("e/f"), 4));
     }
 
     #[test]

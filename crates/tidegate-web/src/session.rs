@@ -22,7 +22,7 @@
 use std::mem;
 
 use tidegate_engine::{Decoded, Phase};
-use tidegate_http::{Head, HeadLimits, HeadParser, HttpError, Parsed};
+use tidegate_http::{Head, HeadLimits, HeadParser, HttpError, Method, Parsed};
 
 use crate::Response;
 use crate::extra::Extra;
@@ -35,6 +35,8 @@ pub struct Session {
     stage: Stage,
     /// Requests so far, where they are counted.
     pub(crate) requests: u32,
+    /// Bytes of all answers so far, those included that wait to be sent; where answers are recorded.
+    pub(crate) given_bytes: u64,
     extra: Option<Box<Extra>>,
 }
 
@@ -92,8 +94,8 @@ pub(crate) enum Kind {
     BodyTooLarge,
     /// A body for which there is no memory.
     NoMemory,
-    /// Something that is no HTTP, or over a limit of it.
-    Bad(HttpError),
+    /// Something that is no HTTP, or over a limit of it, and the method as far as that could be read.
+    Bad(HttpError, Method),
 }
 
 impl Session {
@@ -127,6 +129,16 @@ impl Session {
     /// Whether a body has been begun and is not complete.
     pub(crate) const fn is_in_body(&self) -> bool {
         matches!(self.stage, Stage::Body(_))
+    }
+
+    /// The method of the request under way, as far as it has been read.
+    pub(crate) fn method(&self) -> Method {
+        match &self.stage {
+            Stage::Head { parser } => parser.as_ref().map_or(Method::Other, |parser| parser.method()),
+            Stage::Body(incoming) => incoming.request.head.method(),
+            Stage::Waiting(waiting) => waiting.head.method(),
+            Stage::Streaming(_) => Method::Other,
+        }
     }
 
     /// Whether it is for another thread to go on.
@@ -229,23 +241,29 @@ pub(crate) struct Limits {
 
 #[inline]
 fn decode_head(parser: &mut Option<Box<HeadParser>>, input: &[u8], limits: &Limits) -> Decoded<Message> {
-    let parsed = match parser {
-        None => {
-            let mut fresh = HeadParser::new();
-            let parsed = fresh.parse(input, &limits.head);
-            if parsed == Ok(Parsed::Need) {
-                *parser = Some(Box::new(fresh));
-            }
-            parsed
+    if let Some(kept) = parser {
+        let (parsed, method) = (kept.parse(input, &limits.head), kept.method());
+        if !matches!(parsed, Ok(Parsed::Need)) {
+            *parser = None;
         }
-        Some(parser) => parser.parse(input, &limits.head),
-    };
+        return found(parsed, method, input);
+    }
+    let mut fresh = HeadParser::new();
+    let (parsed, method) = (fresh.parse(input, &limits.head), fresh.method());
+    if matches!(parsed, Ok(Parsed::Need)) {
+        *parser = Some(Box::new(fresh));
+    }
+    found(parsed, method, input)
+}
+
+/// What was parsed, or why it was not, of a request with this method.
+#[inline]
+fn found(parsed: Result<Parsed, HttpError>, method: Method, input: &[u8]) -> Decoded<Message> {
     let (len, kind) = match parsed {
         Ok(Parsed::Need) => return Decoded::Need { phase: Phase::Head, at_least: input.len() + 1 },
         Ok(Parsed::Head(head)) => (head.end(), Kind::Head(head)),
-        Err(error) => (input.len(), Kind::Bad(error)),
+        Err(error) => (input.len(), Kind::Bad(error, method)),
     };
-    *parser = None;
     Decoded::Message { len, head: Message(kind) }
 }
 
@@ -288,7 +306,7 @@ mod tests {
                             }
                             Kind::NoMemory => panic!("nothing is collected"),
                             Kind::BodyTooLarge => return [out, vec!["too large".into()]].concat(),
-                            Kind::Bad(error) => return [out, vec![error.to_string()]].concat(),
+                            Kind::Bad(error, _) => return [out, vec![error.to_string()]].concat(),
                         }
                     }
                     Decoded::Close(reason) => panic!("closed: {reason}"),

@@ -10,7 +10,9 @@ use tidegate_http::{Method, PathError, Status, normalize_path};
 
 use crate::Response;
 use crate::answer::Answer;
+use crate::encoded::Encoded;
 use crate::exchange::Exchange;
+use crate::fields::SiteField;
 use crate::files::Files;
 use crate::gate::{Access, BasicAuth, RequestLimit};
 use crate::params::Params;
@@ -24,7 +26,7 @@ pub(crate) struct Site {
     pub(crate) routes: Arc<Routes>,
     pub(crate) files: Option<Files>,
     /// Fields that every answer gets. What was encoded before has them already.
-    pub(crate) fields: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) fields: Box<[SiteField]>,
     pub(crate) redirects: Redirects,
     /// Everything is over TLS, at this port.
     pub(crate) to_https: Option<u16>,
@@ -46,6 +48,8 @@ pub(crate) struct Gates {
 /// What is to be done about a request.
 #[derive(Debug)]
 pub(crate) enum Decision<'a> {
+    /// This, which is always the same.
+    Fixed(&'a Arc<Encoded>),
     /// This is its answer.
     Answer(Answer),
     /// This answers it.
@@ -82,10 +86,15 @@ impl Site {
     /// What answers `GET` and `HEAD`.
     #[inline]
     fn decide_path<'a>(&'a self, io: &mut Io<'_>, exchange: &Exchange<'a>) -> Decision<'a> {
-        match self.locate(exchange) {
-            Ok(Located::Route(Route::Fixed(encoded), ..)) => {
-                Decision::Answer(Answer::Encoded(Arc::clone(encoded)))
-            }
+        let path = exchange.head.path(exchange.bytes);
+        let located = match self.routes.find(path) {
+            // It needs nothing of what is found with other routes.
+            Some((_, Route::Fixed(encoded))) => return Decision::Fixed(encoded),
+            Some((path, route)) => Ok(Located::Route(route, Cow::Borrowed(path), Params::default())),
+            None => self.locate_otherwise(path),
+        };
+        match located {
+            Ok(Located::Route(Route::Fixed(encoded), ..)) => Decision::Fixed(encoded),
             Ok(Located::Route(route, path, params)) => self.call(route, path, params, exchange.method()),
             Ok(Located::Elsewhere(relative)) => match &self.files {
                 Some(files) => Decision::Answer(files.answer(io, exchange, &relative)),
@@ -135,6 +144,12 @@ impl Site {
         if let Some((path, route)) = self.routes.find(path) {
             return Ok(Located::Route(route, Cow::Borrowed(path), Params::default()));
         }
+        self.locate_otherwise(path)
+    }
+
+    /// What a path leads to that is not spelt as a route is.
+    #[inline]
+    fn locate_otherwise<'a>(&'a self, path: &'a [u8]) -> Result<Located<'a>, PathError> {
         let relative = normalize_path(path)?;
         // Another spelling of a route is that route.
         if let Cow::Owned(relative) = &relative

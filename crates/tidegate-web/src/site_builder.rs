@@ -9,9 +9,11 @@ use std::time::Duration;
 use tidegate_http::{is_field_value, is_token};
 
 use crate::builder::Shared;
+use crate::fields::{OWN, SiteField, is_single};
 use crate::files::Files;
-use crate::gate::{Access, BasicAuth, Checker, RequestLimit, RequestRate, Users};
+use crate::gate::{Access, BasicAuth, Checker, LoginLimit, RequestLimit, RequestRate, Users};
 use crate::redirects::{RedirectError, Redirects, SiteRedirect};
+use crate::request_id;
 use crate::site::{Gates, Site};
 use crate::{FilesError, FilesOptions, UsersError};
 
@@ -37,6 +39,7 @@ pub struct SiteBuilder {
     fields: Vec<(String, String)>,
     access: Access,
     basic_auth: Option<(String, PathBuf)>,
+    max_login_failures: u32,
     limit_rate: u64,
     limit_requests: Option<RequestRate>,
     hsts: Option<Hsts>,
@@ -86,6 +89,16 @@ pub enum SiteError {
         /// The value as it was given.
         value: String,
     },
+    /// A field of which an answer can have but one is said twice.
+    #[error("field {name:?} is set by {first} and by {second}; keep one of them")]
+    Twice {
+        /// Its name.
+        name: String,
+        /// Who sets it.
+        first: &'static str,
+        /// Who sets it, too.
+        second: &'static str,
+    },
     /// There is no thread for checking passwords.
     #[error("threads that check passwords")]
     Threads(#[source] std::io::Error),
@@ -101,6 +114,7 @@ impl SiteBuilder {
             fields: Vec::new(),
             access: Access::default(),
             basic_auth: None,
+            max_login_failures: 10,
             limit_rate: 0,
             limit_requests: None,
             hsts: None,
@@ -119,7 +133,7 @@ impl SiteBuilder {
         self
     }
 
-    /// Adds a field to every answer that has none of this name.
+    /// Adds a field to every answer that has none of this name; what is said of `Vary` is added to what an answer says itself.
     pub fn field(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.fields.push((name.into(), value.into()));
         self
@@ -134,6 +148,13 @@ impl SiteBuilder {
     /// Asks for a name and a password, which are in this file (see [`Users`]). It is read when the service is built.
     pub fn basic_auth(mut self, realm: impl Into<String>, users: impl Into<PathBuf>) -> Self {
         self.basic_auth = Some((realm.into(), users.into()));
+        self
+    }
+
+    /// How many wrong passwords for a name an address may try within 15 minutes, and ten times as many for all names; more are
+    /// told 429. They come back one by one. What is being checked and was right before does not count. 0: no limit. Default 10.
+    pub const fn max_login_failures(mut self, failures: u32) -> Self {
+        self.max_login_failures = failures;
         self
     }
 
@@ -159,6 +180,8 @@ impl SiteBuilder {
     /// Opens what is named.
     pub(crate) fn build(self, shared: &mut Shared) -> Result<Site, SiteError> {
         let fields = self.fields.into_iter().map(sound_field).collect::<Result<Box<[_]>, _>>()?;
+        only_once(&fields, self.hsts.is_some(), shared.request_ids)?;
+        let requests = self.limit_requests.map(|rate| RequestLimit::new(rate, shared.next_table()));
         let auth = match self.basic_auth {
             None => None,
             Some((realm, path)) => {
@@ -166,10 +189,12 @@ impl SiteBuilder {
                 if users.is_empty() {
                     return Err(SiteError::NoUsers { path });
                 }
-                Some(BasicAuth::new(&realm, users, Checker::shared().map_err(SiteError::Threads)?))
+                let limit = (self.max_login_failures > 0).then(|| {
+                    LoginLimit::new(self.max_login_failures, [shared.next_table(), shared.next_table()])
+                });
+                Some(BasicAuth::new(&realm, users, Checker::shared().map_err(SiteError::Threads)?, limit))
             }
         };
-        let requests = self.limit_requests.map(|rate| RequestLimit::new(rate, shared.next_table()));
         Ok(Site {
             routes: Arc::clone(&shared.routes),
             files: self.files.as_ref().map(Files::open).transpose()?,
@@ -192,10 +217,28 @@ impl Hsts {
     }
 }
 
-fn sound_field((name, value): (String, String)) -> Result<(Box<str>, Box<str>), SiteError> {
-    const OWN: [&str; 6] =
-        ["connection", "content-length", "date", "server", "transfer-encoding", "content-encoding"];
-    let own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
+/// What is written before a request comes cannot make room for another field then.
+fn only_once(fields: &[SiteField], has_hsts: bool, has_ids: bool) -> Result<(), SiteError> {
+    let twice = |name: &str, second| {
+        Err(SiteError::Twice { name: name.to_owned(), first: "the fields of the site", second })
+    };
+    for (place, (name, _)) in fields.iter().enumerate() {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is_single(name) && fields[..place].iter().any(|(other, _)| is(other)) {
+            return twice(name, "another of them");
+        }
+        if has_hsts && is("strict-transport-security") {
+            return twice(name, "`hsts`");
+        }
+        if has_ids && is(request_id::FIELD) {
+            return twice(name, "`request_id`");
+        }
+    }
+    Ok(())
+}
+
+fn sound_field((name, value): (String, String)) -> Result<SiteField, SiteError> {
+    let own = OWN.iter().chain(&["content-encoding"]).any(|own| name.eq_ignore_ascii_case(own));
     if own || !is_token(name.as_bytes()) || !is_field_value(value.as_bytes()) {
         return Err(SiteError::Field { name, value });
     }

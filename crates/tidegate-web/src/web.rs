@@ -3,6 +3,8 @@
 //! Invariant: every request gets exactly one final answer, in the order of the requests; an answer after which the framing
 //! is lost is the last one of its connection.
 
+use std::sync::Arc;
+
 use tidegate_engine::{
     Closed, CounterDef, Decoded, Flow, Io, Peer, Phase, Reason, Refusal, Service, TimerToken,
 };
@@ -10,11 +12,12 @@ use tidegate_http::{BodyFraming, Head, Method, Status};
 
 use crate::access_log::{AccessLog, Entry, Outcome, monotonic_ns};
 use crate::admission::{Admission, LOGIN_DUE};
-use crate::answer::{self, Answer, Finished, finish};
+use crate::answer::{self, Answer, Finished, finish, finish_encoded};
 use crate::builder::WebBuilder;
 use crate::counters;
 use crate::delivery::Delivery;
 use crate::dispatch::{ANSWER, Handlers, receive_body};
+use crate::encoded::Encoded;
 use crate::extra::Ongoing;
 use crate::gate::Networks;
 use crate::incoming::{Fate, Incoming};
@@ -32,6 +35,8 @@ pub struct Web {
     pub(crate) handlers: Handlers,
     /// No request has to be examined before it is decided.
     pub(crate) is_plain: bool,
+    /// Answers are recorded, or sent at a rate.
+    pub(crate) follows_answers: bool,
     pub(crate) trusted_proxies: Networks,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) request_ids: RequestIds,
@@ -63,13 +68,32 @@ impl Web {
     ) -> Flow {
         let exchange = self.exchange(io, head, bytes);
         match exchange.site.decide(io, &exchange) {
+            Decision::Fixed(encoded) => self.finish_encoded(io, session, exchange.site, delivery, encoded),
+            Decision::Answer(Answer::Encoded(encoded)) => {
+                self.finish_encoded(io, session, exchange.site, delivery, &encoded)
+            }
             Decision::Answer(answer) => self.finish(io, session, exchange.site, delivery, answer),
             Decision::Run(found) => self.run(io, session, &exchange, None, found),
         }
     }
 
-    /// Sends an answer, with what was noted for it when its request came.
+    /// As [`finish`](Self::finish), for what most requests are answered with.
     #[inline]
+    fn finish_encoded(
+        &self,
+        io: &mut Io<'_>,
+        session: &mut Session,
+        site: &Site,
+        delivery: Delivery,
+        encoded: &Arc<Encoded>,
+    ) -> Flow {
+        if session.has_extra().is_some() || self.follows_answers {
+            return self.finish_with_extra(io, session, site, delivery, Answer::Encoded(Arc::clone(encoded)));
+        }
+        finish_encoded(io, self.counted(session, delivery), encoded)
+    }
+
+    /// Sends an answer, with what was noted for it when its request came.
     pub(crate) fn finish(
         &self,
         io: &mut Io<'_>,
@@ -78,7 +102,7 @@ impl Web {
         delivery: Delivery,
         answer: Answer,
     ) -> Flow {
-        if session.has_extra().is_some() || site.limit_rate > 0 {
+        if session.has_extra().is_some() || self.follows_answers {
             return self.finish_with_extra(io, session, site, delivery, answer);
         }
         let delivery = self.counted(session, delivery);
@@ -123,8 +147,11 @@ impl Web {
         let Ongoing { mut lines, mut entry } = ongoing.unwrap_or_default();
         lines.extend_from_slice(delivery.connection.field());
         let finished = finish(io, site, delivery, &lines, answer);
+        let body_begins = session.given_bytes + finished.head_bytes;
+        session.given_bytes = body_begins + finished.body_bytes;
         if let Some(entry) = &mut entry {
             entry.status = finished.status.code();
+            entry.body_begins = body_begins;
             entry.body_bytes = finished.body_bytes;
             entry.answered = monotonic_ns();
         }
@@ -190,7 +217,7 @@ impl Web {
             return self.deliver(io, session, (&head, bytes), delivery);
         }
         session.begin_body(Incoming::new(head, bytes, &self.limits, Fate::Drop));
-        receive_body(io, &head)
+        receive_body(io, session, &head)
     }
 }
 
@@ -224,23 +251,23 @@ impl Service for Web {
             Kind::BodyPart => self.on_body(io, session, false),
             Kind::BodyEnd => self.on_body(io, session, true),
             Kind::BodyTooLarge => {
-                let site = self.site_of_body(session);
-                let method = session.end_body().map_or(Method::Other, |body| body.request.head.method());
+                let (site, method) = (self.site_of_body(session), session.method());
+                session.end_body();
                 self.refuse_body(io, session, (site, method))
             }
             Kind::NoMemory => {
-                let site = self.site_of_body(session);
-                let method = session.end_body().map_or(Method::Other, |body| body.request.head.method());
+                let (site, method) = (self.site_of_body(session), session.method());
+                session.end_body();
                 let answer = Self::no_room(io, site).into();
                 self.finish(io, session, site, Delivery::last(method, Reason::OVERLOADED), answer)
             }
-            Kind::Bad(error) => {
+            Kind::Bad(error, method) => {
                 io.count(counters::BAD_REQUESTS, 1);
                 tracing::debug!(%error, "bad request");
                 let site = self.site_of_unread(io, session);
                 // What has been begun with the body is undone now, and not when the connection has ended.
                 session.end_body();
-                self.refuse(io, session, (site, Method::Other), (error.status(), Reason::PROTOCOL_ERROR))
+                self.refuse(io, session, (site, method), (error.status(), Reason::PROTOCOL_ERROR))
             }
         }
     }
@@ -278,8 +305,8 @@ impl Service for Web {
         Flow::Continue
     }
 
-    fn on_close(&self, session: Session, _: &Closed) {
-        self.end(session);
+    fn on_close(&self, session: Session, closed: &Closed) {
+        self.end(session, closed.bytes_taken);
     }
 
     fn on_deadline(&self, io: &mut Io<'_>, session: &mut Session, phase: Phase) -> Flow {
@@ -290,8 +317,8 @@ impl Service for Web {
             Phase::Idle | Phase::Head | Phase::Body => {
                 io.count(counters::REQUEST_TIMEOUTS, 1);
                 let reason = if session.is_in_body() { Reason::BODY_TIMEOUT } else { Reason::HEAD_TIMEOUT };
-                let site = self.site_of_unread(io, session);
-                self.refuse(io, session, (site, Method::Other), (Status::REQUEST_TIMEOUT, reason))
+                let (site, method) = (self.site_of_unread(io, session), session.method());
+                self.refuse(io, session, (site, method), (Status::REQUEST_TIMEOUT, reason))
             }
         }
     }

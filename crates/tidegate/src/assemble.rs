@@ -194,6 +194,7 @@ fn sessions(config: &Config, accounts: &SharedAccounts) -> Result<Sessions, BoxE
         lifetime: config.web.api_session_lifetime,
         sign_window: config.web.api_sign_window,
         max_failures: config.web.api_max_failures,
+        max_registrations: config.web.api_max_registrations,
         ..SessionRules::default()
     };
     Ok(Sessions::new(open_accounts(config, accounts)?, rules))

@@ -46,6 +46,24 @@ impl ServerBuilder {
         self.add_client(name.into(), Some(config), factory)
     }
 
+    /// Puts TLS under the service of the client or upstream that was added last: its connections are secured, and it gets them
+    /// when the server has shown who it is.
+    #[cfg(feature = "tls")]
+    pub fn client_tls(mut self, tls: tidegate_tls::TlsClient) -> Self {
+        let layer: Arc<dyn tidegate_engine::ClientLayer> = Arc::new(tls);
+        match self.clients.last_mut() {
+            Some(client) => {
+                let factory = Arc::clone(&client.factory);
+                client.factory = Arc::new(move || Ok(factory()?.client_layer(Arc::clone(&layer))));
+            }
+            None => {
+                let error = "TLS of a client is put under one that was added, and none was";
+                self.error.get_or_insert(Error::Service(error.into()));
+            }
+        }
+        self
+    }
+
     fn add_client<S: Service>(
         mut self,
         name: String,

@@ -75,6 +75,16 @@ impl Layout {
         at..at + self.worker_places()
     }
 
+    /// How many processes are workers of a generation of so many.
+    pub(crate) const fn worker_seats(workers: usize) -> usize {
+        workers * Self::PROCESSES_OF_A_WORKER
+    }
+
+    /// Which of these processes a worker is.
+    pub(crate) const fn worker_seat(worker: usize, replacing: usize) -> usize {
+        worker * Self::PROCESSES_OF_A_WORKER + replacing % Self::PROCESSES_OF_A_WORKER
+    }
+
     /// Where places of more than one begin.
     pub(crate) const fn first_worker(self) -> usize {
         if self.is_permanent { usize::MAX } else { Self::FIRST_WORKER }

@@ -71,9 +71,9 @@ pub use status::{GenerationStatus, LatencyStatus, ListenerStatus, ProcessStatus,
 pub use tidegate_engine::{
     Address as DatagramAddress, Backoff, BoxError, Closed, ConnHandle, ConnId, Connect, ConnectError,
     ConnectFailed, ConnectFailure, CounterDef, DatagramIo, DatagramLimits, DatagramPeer, DatagramService,
-    Decoded, End, FdChannel, Flow, HandleError, Instant, Io, Limits, NotConnected, Peer, PeerAddress, Phase,
-    Reason, Received, Refusal, Security, Service, Target, TieError, TimerToken, Upstream, UpstreamConfig,
-    check_connection,
+    Decoded, End, FdChannel, Flow, HandleError, Instant, Io, LayerError, Limits, NotConnected, Peer,
+    PeerAddress, Phase, Reason, Received, Refusal, Security, Service, Target, TieError, TimerToken, Upstream,
+    UpstreamConfig, check_connection,
 };
 /// Records: what the processes log, and how it is read back.
 pub use tidegate_log as log;
@@ -85,6 +85,9 @@ pub use tidegate_sys::daemon;
 pub use tidegate_gateway as gateway;
 /// TLS for services of one's own: see [`ServerBuilder::tls`].
 #[cfg(feature = "tls")]
-pub use tidegate_tls::{Certificate, CertificateError, CertificateWarning, TicketSecret, Tls, TlsError};
+pub use tidegate_tls::{
+    Certificate, CertificateError, CertificateWarning, Roots, RootsError, TicketSecret, Tls, TlsClient,
+    TlsClientBuilder, TlsError, Version as TlsVersion,
+};
 #[cfg(feature = "web")]
 pub use tidegate_web as web;

@@ -92,6 +92,14 @@ impl ListenOptions {
         self
     }
 
+    /// Bytes that may wait in the kernel to be sent for the first time (`TCP_NOTSENT_LOWAT`, tcp(7)): what a peer that does not
+    /// read costs there. The connection is writable again when half of them have left. A small number costs a fast peer
+    /// of large answers more calls. 0: as the kernel has it, the default.
+    pub fn max_unsent(mut self, bytes: usize) -> Self {
+        self.tcp.max_unsent = (bytes > 0).then(|| u32::try_from(bytes).unwrap_or(u32::MAX));
+        self
+    }
+
     /// What a socket for datagrams has of it.
     pub(crate) fn of_datagrams(tcp: &TcpOptions) -> DatagramOptions {
         DatagramOptions { receive_buffer: tcp.receive_buffer, send_buffer: tcp.send_buffer }
@@ -107,7 +115,8 @@ impl ListenOptions {
             .user_timeout(listener.user_timeout())
             .proxy_protocol(listener.proxy_protocol)
             .receive_buffer(listener.receive_buffer.as_usize())
-            .send_buffer(listener.send_buffer.as_usize());
+            .send_buffer(listener.send_buffer.as_usize())
+            .max_unsent(listener.max_unsent().as_usize());
         // Another time than zero is refused by the rules: close(2) would keep the loop waiting.
         if listener.linger.is_some() { options.reset_on_close() } else { options }
     }
@@ -130,6 +139,7 @@ impl ListenOptions {
             ("reset_on_close", self.tcp.reset_on_close != plain.reset_on_close),
             ("receive_buffer", self.tcp.receive_buffer != plain.receive_buffer),
             ("send_buffer", self.tcp.send_buffer != plain.send_buffer),
+            ("max_unsent", self.tcp.max_unsent != plain.max_unsent),
         ];
         said.into_iter().find(|(_, is_said)| *is_said).map(|(name, _)| name)
     }

@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tidegate_engine::{
-    CounterDef, LatencyHistogram, ListenerMetrics, ListenerWord, Metrics, ProcessMetrics, ProcessWord,
-    TurnHistogram,
+    AddressCounts, CounterDef, LatencyHistogram, ListenerMetrics, ListenerWord, Metrics, ProcessMetrics,
+    ProcessWord, TurnHistogram,
 };
 
 use crate::board::Board;
@@ -306,6 +306,15 @@ impl StatusSource {
     #[cfg(feature = "full")]
     pub(crate) fn own_tables(&self) -> Tables {
         self.generations.last().map(|view| view.tables.clone()).unwrap_or_default()
+    }
+
+    /// How many connections each address has, for a worker, which counts together with all others of its generation and of
+    /// those before.
+    pub(crate) fn address_counts(&self, worker: usize, replacing: usize) -> AddressCounts {
+        let Some((own, older)) = self.generations.split_last() else { return AddressCounts::new() };
+        let Some(table) = own.tables.addresses() else { return AddressCounts::new() };
+        let older = older.iter().filter_map(|view| view.tables.addresses().cloned()).collect();
+        AddressCounts::with_table(table.clone(), Layout::worker_seat(worker, replacing), older)
     }
 
     /// Moves counters, for those who read [`steadily`](Self::steadily). Only the master does.

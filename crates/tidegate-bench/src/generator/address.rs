@@ -43,7 +43,7 @@ pub fn resolve(text: &str, patience: Duration) -> Result<Target, AddressError> {
         return Err(malformed("a path is to follow unix:"));
     }
     if text.contains("://") {
-        return Err(malformed("a URL is only for http, as http://host:port/path"));
+        return Err(malformed("a URL is only for http, as http://host:port/path; TLS is asked for by --tls"));
     }
     let (name, port) = text.rsplit_once(':').ok_or_else(|| malformed("a port is missing, as in host:80"))?;
     port.parse::<u16>().map_err(|_| malformed("the port is no number from 0 to 65535"))?;
@@ -60,19 +60,33 @@ pub fn resolve(text: &str, patience: Duration) -> Result<Target, AddressError> {
     first.map(|&address| address.into()).ok_or_else(|| unknown(std::io::Error::other("it has no address")))
 }
 
-/// The parts of a URL of the scheme `http`.
+/// The name or address of a server, without the port behind it and the brackets around it; `localhost` for a Unix socket, which
+/// has no name that a server could go by.
+#[must_use]
+pub fn name_of(address: &str) -> &str {
+    if address.starts_with("unix:") {
+        return "localhost";
+    }
+    let behind = address.rfind(']').map_or(0, |bracket| bracket + 1);
+    let bare = address[behind..].find(':').map_or(address, |colon| &address[..behind + colon]);
+    bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(bare)
+}
+
+/// The parts of a URL of the schemes `http` and `https`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {
     /// Host and port, as [`resolve`] takes them.
     pub address: String,
-    /// What the field `Host` says: the port is left out when it is 80.
+    /// What the field `Host` says: the port is left out when it is that of the scheme.
     pub host: String,
     /// The path with the query.
     pub path: String,
+    /// Whether it is `https`.
+    pub tls: bool,
 }
 
 impl HttpUrl {
-    /// Takes `http://host:port/path?query` apart, where port and path may be missing. `None`: it is no URL.
+    /// Takes `http://host:port/path?query` apart, where port and path may be missing; also `https`. `None`: it is no URL.
     ///
     /// # Errors
     ///
@@ -80,9 +94,11 @@ impl HttpUrl {
     pub fn parse(text: &str) -> Option<Result<Self, AddressError>> {
         let (scheme, rest) = text.split_once("://")?;
         let malformed = |why| Some(Err(AddressError::Malformed { text: text.to_owned(), why }));
-        if !scheme.eq_ignore_ascii_case("http") {
-            return malformed("only the scheme http can be loaded");
+        let tls = scheme.eq_ignore_ascii_case("https");
+        if !tls && !scheme.eq_ignore_ascii_case("http") {
+            return malformed("only the schemes http and https can be loaded");
         }
+        let port = if tls { ":443" } else { ":80" };
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
@@ -92,10 +108,10 @@ impl HttpUrl {
         // Behind the bracket of an IPv6 address, if there is one.
         let behind = authority.rfind(']').map_or(0, |bracket| bracket + 1);
         let has_port = authority[behind..].contains(':');
-        let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-        let host = authority.strip_suffix(":80").unwrap_or(authority).to_owned();
+        let address = if has_port { authority.to_owned() } else { format!("{authority}{port}") };
+        let host = authority.strip_suffix(port).unwrap_or(authority).to_owned();
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Some(Ok(Self { address, host, path }))
+        Some(Ok(Self { address, host, path, tls }))
     }
 }
 
@@ -120,8 +136,25 @@ mod tests {
         assert_eq!(url("http://[::1]/x"), parts("[::1]:80", "[::1]", "/x"));
         assert_eq!(url("http://[::1]:81?q"), parts("[::1]:81", "[::1]:81", "/?q"));
         assert!(HttpUrl::parse("a.b:80").is_none());
-        for bad in ["https://a.b/", "http:///x", "http://u@a.b/"] {
+        assert_eq!(url("https://a.b"), parts("a.b:443", "a.b", "/"));
+        assert_eq!(url("HTTPS://a.b:80/x"), parts("a.b:80", "a.b:80", "/x"));
+        assert!(HttpUrl::parse("https://a.b").unwrap().unwrap().tls);
+        assert!(!HttpUrl::parse("http://a.b:443").unwrap().unwrap().tls);
+        for bad in ["ftp://a.b/", "http:///x", "http://u@a.b/"] {
             assert!(HttpUrl::parse(bad).unwrap().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_named_without_its_port() {
+        for (address, name) in [
+            ("a.b:80", "a.b"),
+            ("a.b", "a.b"),
+            ("[::1]:80", "::1"),
+            ("[::1]", "::1"),
+            ("unix:/a:b", "localhost"),
+        ] {
+            assert_eq!(name_of(address), name);
         }
     }
 

@@ -51,8 +51,8 @@ pub(super) struct Lane {
 /// What a connection is told.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// This is its place.
-    Take(Lane),
+    /// This is its place, and since when it was wanted.
+    Take(Lane, u64),
     /// Asking begins.
     Go,
     /// It asks nothing more, and tells when nothing is in flight.
@@ -144,7 +144,13 @@ impl<D: Dialogue> Client<D> {
         let _ = self.events.send(event);
     }
 
-    pub(super) fn take(&self, io: &mut Io<'_>, session: &mut Session<D::State>, lane: Lane) {
+    pub(super) fn take(&self, io: &mut Io<'_>, session: &mut Session<D::State>, lane: Lane, since: u64) {
+        let mut tally = self.tally();
+        tally.connect.record(Duration::from_nanos(now().saturating_sub(since)), 1);
+        if let Some(security) = io.security() {
+            tally.secured.count(security);
+        }
+        drop(tally);
         session.lane = lane;
         session.state = self.dialogue.begin(lane.number);
         match self.dialogue.greeting() {

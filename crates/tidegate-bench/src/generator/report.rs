@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::secured::Secured;
 use super::tally::{Failures, Tally};
 use crate::Percentiles;
 
@@ -52,6 +53,12 @@ pub struct LoadReport {
     pub reconnects: u64,
     /// How long answers took: from the moment when the request was sent, at a constant rate from the moment when it was due.
     pub latency: Percentiles,
+    /// Connections that were made, those before it was measured included.
+    pub made: u64,
+    /// How long each of them took to be made, from when it was wanted until it could be used, its handshake included.
+    pub connect: Percentiles,
+    /// How they were secured; `None`: not at all.
+    pub tls: Option<Secured>,
     /// The latency, in microseconds, within which a share of the answers came.
     pub curve: Vec<(f64, f64)>,
     /// At a constant rate, how much later than it was due a request was sent on a free connection: the client's own doing.

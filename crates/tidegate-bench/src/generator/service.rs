@@ -23,7 +23,7 @@ impl<D: Dialogue> Service for Client<D> {
     }
 
     fn on_connect_failed(&self, failed: ConnectFailed<Note>) {
-        if let Some(Note::Take(lane)) = failed.note {
+        if let Some(Note::Take(lane, _)) = failed.note {
             self.tell(Event::Failed(lane, format!("connect to {}: {}", failed.target, failed.error)));
         }
     }
@@ -65,7 +65,7 @@ impl<D: Dialogue> Service for Client<D> {
 
     fn on_note(&self, io: &mut Io<'_>, session: &mut Self::Session, note: Note) -> Flow {
         match note {
-            Note::Take(lane) => self.take(io, session, lane),
+            Note::Take(lane, since) => self.take(io, session, lane, since),
             Note::Go => self.go(io, session),
             Note::Settle => self.settle(io, session),
             Note::GiveUp => return Flow::Abort(Reason::IDLE_TIMEOUT),

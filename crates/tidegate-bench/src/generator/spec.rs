@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidegate_engine::Target;
 use tidegate_frame::LOGIN;
+use tidegate_tls::TlsClient;
 
 use super::ask::Ask;
 
@@ -29,6 +30,8 @@ pub struct LoadSpec {
     pub from: Vec<IpAddr>,
     /// What is asked.
     pub ask: Ask,
+    /// How each connection is secured, and whom it trusts. Default: not at all.
+    pub tls: Option<TlsClient>,
     /// How many connections are open, over all threads. Default 10.
     pub connections: usize,
     /// Which share of the connections asks; at least one does, and the others are open and silent. Default 1.
@@ -127,6 +130,7 @@ impl LoadSpec {
             to,
             from: Vec::new(),
             ask,
+            tls: None,
             connections: 10,
             active: 1.0,
             pipeline: 1,

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::secured::Secured;
 use crate::Latency;
 
 /// What one thread has counted.
@@ -13,6 +14,10 @@ pub(super) struct Tally {
     pub(super) latency: Latency,
     /// How much later than it was due a request was sent whose connection was free, at a constant rate.
     pub(super) lateness: Latency,
+    /// How long connections took to be made, whenever they were.
+    pub(super) connect: Latency,
+    /// How they are secured.
+    pub(super) secured: Secured,
     /// Right answers since it began to count, the last ones included that came later.
     pub(super) answered: u64,
     pub(super) bytes_in: u64,
@@ -92,6 +97,9 @@ impl Tally {
         from.latency.clear();
         self.lateness.add(&from.lateness);
         from.lateness.clear();
+        self.connect.add(&from.connect);
+        from.connect.clear();
+        self.secured.add(std::mem::take(&mut from.secured));
         self.answered += std::mem::take(&mut from.answered);
         self.bytes_in += std::mem::take(&mut from.bytes_in);
         self.bytes_out += std::mem::take(&mut from.bytes_out);

@@ -11,11 +11,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidegate_engine::{
-    Backend, BoxError, Connect, EngineConfig, LoopBuilder, LoopHandle, Target, TimerKind, Trigger,
+    Backend, BoxError, BoxedService, Connect, EngineConfig, LoopBuilder, LoopHandle, Target, TimerKind,
+    Trigger,
 };
 
 use super::client::{Client, Event, Lane, Note};
-use super::course::{Course, Pace};
+use super::course::{Course, Pace, now};
 use super::dialogue::Dialogue;
 use super::spec::{LoadSpec, MAX_IN_FLIGHT_BYTES};
 use super::tally::Tally;
@@ -63,7 +64,11 @@ impl Asker {
             timers: TimerKind::Heap,
             ..EngineConfig::default()
         };
-        let (mut event_loop, handle) = LoopBuilder::new(config).client(NAME, || Ok(client)).build()?;
+        let mut service = BoxedService::new(client);
+        if let Some(tls) = &spec.tls {
+            service = service.client_layer(Arc::new(tls.clone()));
+        }
+        let (mut event_loop, handle) = LoopBuilder::new(config).client_boxed(NAME, Ok(service)).build()?;
         let (told, tid) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("load-{nth}")).spawn(move || {
             // The kernel would otherwise let it sleep up to 50 us longer than until a request is due. A kernel that refuses
@@ -89,7 +94,7 @@ impl Asker {
         if let Some(from) = from {
             connect = connect.from(from);
         }
-        Ok(self.handle.connect(NAME, connect, Note::Take(lane))?)
+        Ok(self.handle.connect(NAME, connect, Note::Take(lane, now()))?)
     }
 
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::load_args::{EchoArgs, FrameArgs, HttpArgs};
+use super::tls_args::TlsArgs;
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tidegate::config::parse_duration;
@@ -43,7 +44,7 @@ pub(crate) enum BenchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArgs {
-    /// The server, as 127.0.0.1:8080, host.example.org:80 or unix:/run/app.sock; for http also http://HOST:PORT/PATH
+    /// The server, as 127.0.0.1:8080, host.example.org:80 or unix:/run/app.sock; for http also http://HOST:PORT/PATH or https://
     #[arg(long, value_name = "ADDR")]
     pub(crate) to: String,
     /// What is asked: echo, http or msg (the ping of the message protocol)
@@ -73,6 +74,8 @@ pub(crate) struct PlanArgs {
     /// How long each stage asks before anything counts
     #[arg(long, default_value = "500ms", value_parser = duration, value_name = "TIME")]
     pub(crate) warmup: Duration,
+    #[command(flatten)]
+    pub(crate) tls: Box<TlsArgs>,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

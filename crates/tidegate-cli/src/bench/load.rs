@@ -34,7 +34,7 @@ pub(super) fn load(args: &LoadArgs, spec: anyhow::Result<LoadSpec>) -> Result<()
     if args.json {
         print_json(&serde_json::to_value(&report).context("the report as JSON")?)?;
     } else {
-        print(text(&report))?;
+        print(text(&report, args.tls.insecure))?;
     }
     told(report.failures.total() == 0 && report.requests > 0)
 }
@@ -57,7 +57,7 @@ fn text_of(progress: &Progress) -> Option<String> {
 }
 
 /// The report for people.
-fn text(report: &LoadReport) -> String {
+fn text(report: &LoadReport, insecure: bool) -> String {
     let mut text = String::new();
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     let (connections, threads) = (report.connections, report.threads);
@@ -87,12 +87,32 @@ fn text(report: &LoadReport) -> String {
     table.write(&counts(report), &mut text);
     text.push('\n');
     let mut table = Table::new(LATENCY, colour());
-    let mut rows = vec![row("latency", &report.latency)];
+    let mut rows = vec![row("latency", &report.latency), row("connecting", &report.connect)];
     rows.extend(report.lateness.as_ref().map(|lateness| row("sent late by", lateness)));
     table.write(&rows, &mut text);
     text.push('\n');
     notes(report, &mut text);
+    secured(report, insecure, &mut text);
     text
+}
+
+/// How the connections were secured.
+fn secured(report: &LoadReport, insecure: bool, text: &mut String) {
+    for agreed in report.tls.iter().flat_map(|tls| &tls.agreed) {
+        let (protocol, cipher) = (&agreed.protocol, &agreed.cipher);
+        let _ = writeln!(
+            text,
+            "{protocol} with {cipher}, {}: {} handshakes, {} of them resumed",
+            agreed.alpn.as_deref().unwrap_or("no protocol by name"),
+            agreed.handshakes,
+            agreed.resumed,
+        );
+    }
+    if insecure {
+        text.push_str(
+            "The server's certificate was not checked (--insecure): anybody could have answered.\n",
+        );
+    }
 }
 
 const LATENCY: [crate::table::Column; 9] = [

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use tidegate_bench::{Ask, HttpUrl, LoadSpec, Login, Target, resolve};
+use anyhow::{Context, bail};
+use tidegate_bench::{Ask, HttpUrl, LoadSpec, Login, Target, name_of, resolve};
 
 use super::args::duration;
+use super::tls_args::{Known, TlsArgs};
 use crate::password;
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub(crate) struct EchoArgs {
 pub(crate) struct HttpArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// What to get; --to may name it too, as http://127.0.0.1:8080/path
+    /// What to get; --to may name it too, as http://127.0.0.1:8080/path, and over TLS as https://127.0.0.1:8443/path
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
     /// What the field Host says [default: the address]
@@ -34,6 +35,9 @@ pub(crate) struct HttpArgs {
     /// A further field, as "Accept: text/html"; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// Each request has a connection of its own
+    #[arg(long)]
+    close: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +90,8 @@ pub(crate) struct LoadArgs {
     /// How long a connection may take to be made, and to bring anything while an answer is due
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     timeout: Duration,
+    #[command(flatten)]
+    pub(crate) tls: Box<TlsArgs>,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -96,7 +102,7 @@ pub(crate) struct LoadArgs {
 
 impl EchoArgs {
     pub(super) fn spec(&self) -> anyhow::Result<LoadSpec> {
-        self.load.spec(self.load.targets()?, Ask::Echo { size: self.size })
+        self.load.spec(self.load.targets()?, Ask::Echo { size: self.size }, self.load.known())
     }
 }
 
@@ -104,15 +110,23 @@ impl HttpArgs {
     pub(super) fn spec(&self) -> anyhow::Result<LoadSpec> {
         let mut addresses = Vec::with_capacity(self.load.to.len());
         let (mut host, mut path) = (self.host.clone(), self.path.clone());
+        let mut schemes = [false; 2];
         for to in &self.load.to {
             let Some(url) = HttpUrl::parse(to) else {
                 addresses.push(to.clone());
+                schemes[0] = true;
                 continue;
             };
             let url = url?;
+            schemes[usize::from(url.tls)] = true;
             addresses.push(url.address);
             host.get_or_insert(url.host);
             path.get_or_insert(url.path);
+        }
+        if schemes == [true; 2] {
+            bail!(
+                "some of --to are to be reached over TLS and some are not, which would be two loads in one"
+            );
         }
         let targets = addresses.iter().map(|to| self.load.target(to)).collect::<anyhow::Result<Vec<_>>>()?;
         // A Unix socket has no name that a server could go by.
@@ -120,7 +134,13 @@ impl HttpArgs {
             |to: &String| if to.starts_with("unix:") { "localhost".to_owned() } else { to.clone() };
         let host = host.or_else(|| addresses.first().map(of_socket)).unwrap_or_default();
         let path = path.unwrap_or_else(|| "/".to_owned());
-        self.load.spec(targets, Ask::Http { path, host, headers: self.headers.clone() })
+        let mut headers = self.headers.clone();
+        if self.close {
+            headers.push(("Connection".to_owned(), "close".to_owned()));
+        }
+        let name = name_of(&host).to_owned();
+        let known = Known { https: schemes[1], name: &name, alpn: Some("http/1.1") };
+        self.load.spec(targets, Ask::Http { path, host, headers }, known)
     }
 }
 
@@ -131,7 +151,7 @@ impl FrameArgs {
             Some(user) => Some(Login { user: user.clone(), password: self.password()? }),
             None => None,
         };
-        self.load.spec(targets, Ask::Msg { code: self.code, size: self.size, login })
+        self.load.spec(targets, Ask::Msg { code: self.code, size: self.size, login }, self.load.known())
     }
 
     fn password(&self) -> anyhow::Result<Vec<u8>> {
@@ -151,8 +171,13 @@ impl LoadArgs {
         Ok(resolve(to, self.timeout)?)
     }
 
-    fn spec(&self, to: Vec<Target>, ask: Ask) -> anyhow::Result<LoadSpec> {
+    fn known(&self) -> Known<'_> {
+        Known { https: false, name: self.to.first().map_or("", |to| name_of(to)), alpn: None }
+    }
+
+    fn spec(&self, to: Vec<Target>, ask: Ask, known: Known<'_>) -> anyhow::Result<LoadSpec> {
         let spec = LoadSpec {
+            tls: self.tls.client(known)?,
             from: self.from.clone(),
             connections: self.connections,
             active: self.active,
@@ -218,8 +243,16 @@ mod tests {
         let told = http("http --to http://127.0.0.1/ --path /a --host example.org");
         assert_eq!(told, both("127.0.0.1:80", "example.org", "/a"));
         assert_eq!(http("http --to unix:/a"), both("unix:/a", "localhost", "/"));
-        let BenchArgs::Http(args) = parse("http --to https://127.0.0.1/") else { panic!("another command") };
-        assert!(args.spec().unwrap_err().to_string().contains("only the scheme http"));
+        let told = http("http --to https://127.0.0.1/a --insecure --close");
+        assert_eq!(told, both("127.0.0.1:443", "127.0.0.1", "/a"));
+        for (line, why) in [
+            ("http --to ftp://127.0.0.1/", "only the schemes http and https"),
+            ("http --to https://127.0.0.1/ --to http://127.0.0.1/ --insecure", "two loads in one"),
+            ("http --to http://127.0.0.1/ --insecure", "--insecure is about TLS"),
+        ] {
+            let BenchArgs::Http(args) = parse(line) else { panic!("another command") };
+            assert!(args.spec().unwrap_err().to_string().contains(why), "{line}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod load_args;
 mod models;
 mod plan;
 mod progress;
+mod tls_args;
 
 pub(crate) use args::BenchArgs;
 

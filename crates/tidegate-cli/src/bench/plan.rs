@@ -9,10 +9,11 @@ use tidegate_bench::plan::{
     Plan, PlanReport, Role, Stage, StageReport, StageResult, Stages, carry_out as run,
 };
 
-use tidegate_bench::{Ask, HttpUrl, LoadSpec, Stop, resolve};
+use tidegate_bench::{Ask, HttpUrl, LoadSpec, Stop, name_of, resolve};
 
 use super::args::PlanArgs;
 use super::progress::ProgressLine;
+use super::tls_args::Known;
 use super::{told, write_svg};
 use crate::failure::Failure;
 use crate::human::bytes;
@@ -41,16 +42,19 @@ pub(super) fn carry_out(args: &PlanArgs) -> Result<(), Failure> {
 }
 
 fn load(args: &PlanArgs) -> anyhow::Result<LoadSpec> {
+    let mut https = false;
     let (mut address, mut host, mut path) = (args.to.clone(), args.to.clone(), args.path.clone());
     if args.ask == "http" {
         if let Some(url) = HttpUrl::parse(&args.to).transpose()? {
-            (address, host) = (url.address, url.host);
+            (address, host, https) = (url.address, url.host, url.tls);
             path.get_or_insert(url.path);
         } else if address.starts_with("unix:") {
             // A Unix socket has no name that a server could go by.
             host = "localhost".to_owned();
         }
     }
+    let alpn = (args.ask == "http").then_some("http/1.1");
+    let tls = args.tls.client(Known { https, name: name_of(&host), alpn })?;
     let ask = match args.ask.as_str() {
         "http" => Ask::Http { path: path.unwrap_or_else(|| "/".to_owned()), host, headers: Vec::new() },
         "msg" => Ask::Msg { code: 0, size: 0, login: None },
@@ -59,7 +63,8 @@ fn load(args: &PlanArgs) -> anyhow::Result<LoadSpec> {
     };
     let (pipeline, warmup, duration) = (args.pipeline, args.warmup, args.duration);
     let to = resolve(&address, LOOK_UP)?;
-    let spec = LoadSpec { pipeline, warmup, duration, threads: args.threads, ..LoadSpec::new(vec![to], ask) };
+    let spec =
+        LoadSpec { tls, pipeline, warmup, duration, threads: args.threads, ..LoadSpec::new(vec![to], ask) };
     // The threads of a stage are never more than its connections.
     LoadSpec { connections: args.threads.max(1), ..spec.clone() }.check()?;
     Ok(spec)

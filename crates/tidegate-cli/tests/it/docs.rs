@@ -52,6 +52,38 @@ fn the_manual_names_every_metric_and_no_other() {
     assert_eq!(documented.len(), exported.len(), "{documented:?} for {exported:?}");
 }
 
+/// The documents that show configurations.
+const WITH_CONFIGURATIONS: [(&str, &str); 6] = [
+    ("README.md", include_str!("../../../../README.md")),
+    ("api.md", include_str!("../../../../docs/api.md")),
+    ("configuration.md", include_str!("../../../../docs/configuration.md")),
+    ("files.md", include_str!("../../../../docs/files.md")),
+    ("operations.md", MANUAL),
+    ("sites.md", include_str!("../../../../docs/sites.md")),
+];
+
+#[test]
+fn what_the_documents_show_as_a_configuration_is_one() {
+    let dir = tempdir().unwrap();
+    let mut count = 0;
+    for (name, text) in WITH_CONFIGURATIONS {
+        // Between two fences is code.
+        for code in text.split("\n```").skip(1).step_by(2).filter_map(|code| code.strip_prefix("toml\n")) {
+            count += 1;
+            std::fs::write(dir.path().join("shown.toml"), code).unwrap();
+            let output = crate::support::tidegate_in(dir.path(), ["check", "--config", "shown.toml"]);
+            let said = crate::support::stderr(&output);
+            let errors = said.lines().filter(|line| line.starts_with("shown.toml:"));
+            // Its folders and certificates are somebody else's.
+            let wrong: Vec<&str> =
+                errors.filter(|line| !line.contains("No such file or directory")).collect();
+            assert!(wrong.is_empty(), "{name}: {wrong:?} in\n{code}");
+            assert_ne!(output.status.code(), Some(101), "{name}: {said}");
+        }
+    }
+    assert!(count >= 5, "{count} configurations");
+}
+
 /// The names in the table of the metrics.
 fn documented_metrics() -> impl Iterator<Item = &'static str> {
     let (_, table) = MANUAL.split_once("\n## Metrics\n").unwrap();

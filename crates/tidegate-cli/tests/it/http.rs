@@ -38,13 +38,21 @@ impl Connection {
     }
 
     pub(crate) fn send(&mut self, bytes: &str) {
-        self.stream.get_mut().write_all(bytes.as_bytes()).unwrap();
+        self.try_send(bytes).unwrap();
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: &str) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_bytes())
     }
 
     /// A request after which the connection stays.
     pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
         self.answer().unwrap()
+    }
+
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().unwrap()
     }
 
     /// The next answer.

@@ -14,7 +14,7 @@ use crate::http::Connection;
 use crate::support::{Setup, pid, worker};
 
 /// The worker's end of a connection, as a copy of its descriptor.
-fn accepted(worker: &ProcessStatus, client: SocketAddr) -> Option<OwnedFd> {
+pub(crate) fn accepted(worker: &ProcessStatus, client: SocketAddr) -> Option<OwnedFd> {
     let process = pidfd_open(pid(worker.pid.try_into().unwrap()), PidfdFlags::empty()).unwrap();
     let fds = fs::read_dir(format!("/proc/{}/fd", worker.pid)).unwrap();
     let numbers = fds.map(|fd| fd.unwrap().file_name().into_string().unwrap().parse().unwrap());
@@ -48,8 +48,7 @@ fn check_options(acceptor: &str) {
     for (listener, path, is_special) in [("web", "/hello", true), ("admin", "/healthz", false)] {
         let mut client = Connection::open(server.address(listener));
         assert_eq!(client.get(path).status, 200);
-        let client = client.into_stream();
-        let address = client.local_addr().unwrap();
+        let address = client.local_address();
         let copy = workers.into_iter().find_map(|worker| accepted(worker, address)).unwrap();
         assert_eq!(sockopt::tcp_nodelay(&copy).unwrap(), !is_special, "{listener}");
         // Without a word of the configuration, peers over HTTP are asked for after a minute.

@@ -148,3 +148,45 @@ fn requests_are_recorded_whatever_the_level_is() {
     let lines = server.tidegate(&["log", "tail", "--target", "tidegate_web::access", "--body"]);
     assert_eq!(stdout(&lines), format!("{}\n", record.body));
 }
+
+#[test]
+fn wrong_passwords_and_registrations_are_limited_over_all_workers() {
+    let dir = configured(
+        "[web]\ntrusted_proxies = [\"127.0.0.1\"]\napi = true\napi_max_registrations = 2\n\
+         [[web.site]]\nhosts = [\"b.test\"]\nroot = \"b\"\nlimit_requests = { rate = 1000, burst = 1000 }\n\
+         [[web.site]]\nhosts = [\"a.test\"]\nroot = \"a\"\n\
+         basic_auth = { users = \"users\", max_failures = 3 }\n",
+    );
+    fs::write(dir.path().join("users"), password(&dir, "ada", "one")).unwrap();
+    let server = Setup::file(&dir).start();
+    let web = server.address("web");
+    let from = |address: &str, login: &str| {
+        let lines = format!("X-Forwarded-For: {address}\r\nAuthorization: Basic {login}\r\n");
+        ask(web, "a.test", "/", &lines)
+    };
+    // ada:0 to ada:7
+    let guesses =
+        ["YWRhOjA=", "YWRhOjE=", "YWRhOjI=", "YWRhOjM=", "YWRhOjQ=", "YWRhOjU=", "YWRhOjY=", "YWRhOjc="];
+    let answers = guesses.map(|guess| from("192.0.2.1", guess));
+    let statuses = answers.each_ref().map(|answer| answer.status);
+    assert_eq!(statuses, [401, 401, 401, 429, 429, 429, 429, 429]);
+    let seconds: u64 = field(&answers[3], "retry-after").unwrap().parse().unwrap();
+    assert!((1..=300).contains(&seconds), "{seconds}");
+    assert_eq!(from("192.0.2.1", "YWRhOm9uZQ==").status, 429, "also who is right, for now");
+    assert_eq!(from("192.0.2.2", "YWRhOm9uZQ==").status, 200);
+
+    let register = |address: &str, user: &str| {
+        let body = format!("user={user}&password=secret");
+        let mut connection = Connection::open(web);
+        connection.send(&format!(
+            "POST /api/register HTTP/1.1\r\nHost: other\r\nX-Forwarded-For: {address}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        ));
+        connection.answer().unwrap().status
+    };
+    let statuses = ["ada", "bob", "eve", "joe"].map(|user| register("192.0.2.1", user));
+    assert_eq!(statuses, [201, 201, 429, 429]);
+    assert_eq!(register("192.0.2.2", "eve"), 201);
+}

@@ -8,11 +8,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
+use rustix::process::Signal;
 
 use crate::http::{Connection, get, metric};
-use crate::kernel::memory_kib;
+use crate::kernel::{memory_kib, peer_ports};
+use crate::processes::stop;
 use crate::site::{Shape, Site};
-use crate::support::{BOUND, Server, wait_until};
+use crate::support::{BOUND, Server, is_replaced, wait_until};
 use crate::{alone, full_or, say};
 
 /// What is told once a second for each reason.
@@ -140,6 +142,82 @@ fn an_address_gets_no_more_than_its_share() {
     drop(served);
     wait_until("its connections have ended", || closed(&server, "peer-closed") >= 20);
     check_end(&mut server, "address-limit", count, before);
+}
+
+/// How many of these a worker has.
+fn connections_of(worker: u64, clients: &[Connection]) -> usize {
+    let ports = peer_ports(worker);
+    clients.iter().filter(|client| ports.contains(&client.local_address().port())).count()
+}
+
+/// Whether a connection is served, which may have ended.
+fn is_served(client: &mut Connection) -> bool {
+    client.try_send("GET /hello HTTP/1.1\r\nHost: trial\r\n\r\n").is_ok()
+        && client.answer().inspect(|answer| assert_eq!(answer.status, 200)).is_ok()
+}
+
+/// A new connection, if it is served.
+fn open_served(address: SocketAddr) -> Option<Connection> {
+    let mut client = Connection::over(TcpStream::connect_timeout(&address, BOUND).ok()?);
+    is_served(&mut client).then_some(client)
+}
+
+/// So many of a hundred new connections are served, and are kept.
+#[track_caller]
+fn expect_served(address: SocketAddr, wanted: usize) -> Vec<Connection> {
+    // One after the other: two workers that have the last place to give may both refuse.
+    let served: Vec<Connection> = (0..100).filter_map(|_| open_served(address)).collect();
+    assert_eq!(served.len(), wanted);
+    served
+}
+
+/// With two workers, over a death, a reload and an upgrade; also where a process accepts for them.
+fn check_share_of_all_workers(accept: &'static str) {
+    const LIMIT: usize = 12;
+    let _alone = alone();
+    let site = Site::new(&Shape::new(2, accept));
+    let limit = format!("web.max_connections_per_address={LIMIT}");
+    let server = attacked(&site, &[&limit, "web.min_rate=0", "listen.web.send_buffer=64KiB"]);
+    let web = server.address("web");
+    let mut served = expect_served(web, LIMIT);
+    let [zero, one] = [0, 1].map(|index| server.worker(index));
+    let [of_zero, of_one] = [&zero, &one].map(|worker| connections_of(worker.pid, &served));
+    assert!(of_zero > 0 && of_one > 0 && of_zero + of_one == LIMIT, "{of_zero} and {of_one}");
+
+    // The connections of a worker that is killed go, and nothing else.
+    stop(&one).signal(Signal::KILL);
+    server.wait_status("its place is taken", |status| is_replaced(status, &one));
+    served.retain_mut(is_served);
+    assert_eq!(served.len(), of_zero);
+    served.extend(expect_served(web, of_one));
+
+    // What a retired generation still holds counts for the next ones.
+    drop(served);
+    wait_until("they have ended", || closed(&server, "peer-closed") >= LIMIT as u64);
+    let request = b"GET /big HTTP/1.1\r\nHost: trial\r\n\r\n";
+    let held = open_all(web, 5, request);
+    assert_eq!(server.reload(), 2);
+    let more = open_all(web, 3, request);
+    assert_eq!(server.upgrade(), 3);
+    let now = expect_served(web, LIMIT - 8);
+    drop((held, more));
+    let mut more = Vec::new();
+    wait_until("the others' places are free", || {
+        more.extend(open_served(web));
+        more.len() == 8
+    });
+    assert!(open_served(web).is_none());
+    drop(now);
+}
+
+#[test]
+fn an_address_has_one_share_with_all_workers() {
+    check_share_of_all_workers("reuseport");
+}
+
+#[test]
+fn an_address_has_one_share_also_where_connections_are_handed_over() {
+    check_share_of_all_workers("handoff");
 }
 
 #[test]

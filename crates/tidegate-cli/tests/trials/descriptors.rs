@@ -89,41 +89,81 @@ fn who_waits_for_a_descriptor_gets_the_next_one() {
     check_bound("service after relief", slowest, Duration::from_millis(50));
 }
 
+/// Each way in which connections come to those who serve them: `process.accept`, and `engine.acceptor` if it is not that of
+/// each loop for itself.
+const WAYS: [(&str, &[&str]); 4] = [
+    ("reuseport", &[]),
+    ("shared", &[]),
+    ("handoff", &[]),
+    ("reuseport", &["engine.loops=2", "engine.acceptor=main"]),
+];
+
 #[test]
 fn service_is_back_when_the_crowd_has_gone() {
     let _alone = alone();
-    let site = Site::new(&Shape::new(1, "reuseport"));
-    let mut server = site.setup().open_files(60).start();
+    for (accept, engine) in WAYS {
+        check_relief(accept, engine);
+    }
+}
+
+fn check_relief(accept: &'static str, engine: &[&str]) {
+    let site = Site::new(&Shape::new(1, accept));
+    let setup = engine.iter().fold(site.setup().open_files(60), |setup, key| setup.set(*key));
+    let mut server = setup.start();
     let web = server.address("web");
     let mut live = Connection::open(web);
     assert_eq!(live.get("/hello").status, 200);
-    let (mut cpu, mut slowest, mut refused) = (Duration::ZERO, Duration::ZERO, 0);
-    for round in 0..full_or(10, 2) {
+    let (mut cpu, mut refusals, mut reliefs) = (Duration::ZERO, Vec::new(), Vec::new());
+    for round in 0..full_or(20, 2) {
         let crowd: Vec<TcpStream> =
             (0..CLIENTS).map(|_| TcpStream::connect_timeout(&web, BOUND).unwrap()).collect();
         if round == 0 {
             server.wait_line("out of descriptors or memory for a new connection");
         }
-        // Who finds no room is told so.
-        wait_until("there is no room", || get(web, "/hello").status == 503);
-        refused += 1;
+        // Who finds no room is told so, now and whenever he asks; with a hand-over he waits.
+        let mut waiting = None;
+        if accept == "handoff" {
+            let mut client = Connection::open(web);
+            client.send("GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            waiting = Some(client);
+            server.wait_line("out of descriptors for new connections, which wait in the channel");
+        } else {
+            wait_until("there is no room", || get(web, "/hello").status == 503);
+            let begin = Instant::now();
+            assert_eq!(get(web, "/hello").status, 503);
+            refusals.push(begin.elapsed());
+        }
         assert_eq!(live.get("/hello").status, 200);
-        cpu = cpu.max(cpu_per_second(&server));
+        if round < 3 {
+            cpu = cpu.max(cpu_per_second(&server));
+        }
         let begin = Instant::now();
         drop(crowd);
-        while get(web, "/hello").status != 200 {
-            assert!(begin.elapsed() < BOUND, "the service is not back");
+        match waiting {
+            Some(mut client) => assert_eq!(client.answer().unwrap().status, 200),
+            None => {
+                while get(web, "/hello").status != 200 {
+                    assert!(begin.elapsed() < BOUND, "the service is not back");
+                }
+            }
         }
-        slowest = slowest.max(begin.elapsed());
+        reliefs.push(begin.elapsed());
         assert_eq!(live.get("/hello").status, 200);
     }
+    let [refusals, reliefs] = [refusals, reliefs].map(|mut times| {
+        times.sort_unstable();
+        (times.get(times.len() / 2).copied().unwrap_or_default(), times.last().copied().unwrap_or_default())
+    });
     say(
-        "descriptors exhausted, web",
+        &format!("descriptors exhausted, web, {accept} {}", engine.join(" ")),
         &format!(
-            "{refused} crowds of {CLIENTS}, at most {cpu:.1?} of processor time per second, service back at most {slowest:.1?} \
-             after they had gone"
+            "{} crowds of {CLIENTS}, at most {cpu:.1?} of processor time per second; median and longest time to a 503 \
+             {refusals:.1?}, to the first 200 after they had gone {reliefs:.1?}",
+            full_or(20, 2)
         ),
     );
     check_bound("no spin", cpu, Duration::from_millis(20));
-    check_bound("service after relief", slowest, Duration::from_millis(50));
+    check_bound("service after relief", reliefs.0, Duration::from_millis(10));
+    // The crowd's own connections are closed within this time, by a machine that may have other work.
+    check_bound("service after relief, the longest of all", reliefs.1, Duration::from_millis(50));
 }

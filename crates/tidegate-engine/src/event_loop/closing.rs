@@ -95,6 +95,9 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn close_with(&mut self, token: Token, reason: Reason, end: End, errno: Option<i32>) {
         // What its callbacks have just written is for nobody now, least of all for the next peer.
         self.turn.record.clear();
+        if self.is_unconnected(token) {
+            return self.on_unagreed(token, reason, errno);
+        }
         if let Some(conn) = self.conns.get_mut(token)
             && conn.end_later(Ending { reason, end, errno })
         {
@@ -110,15 +113,16 @@ impl<R: Reactor> Loop<R> {
         let Some(mut conn) = self.conns.remove(token) else { return };
         self.leave_handshake(&mut conn);
         self.turn.shared.set_generation(token.slot, 0);
+        let bytes_taken = conn.bytes_taken(self.reactor.unsent_bytes(token));
+        if let Some(mut output) = conn.output.take() {
+            output.clear(&mut self.turn.pool);
+        }
         self.reactor.close(token, end);
         if let Some(key) = conn.deadline.take() {
             self.turn.timers.cancel(key);
         }
         for (_, key) in conn.timers.drain(..) {
             self.turn.timers.cancel(key);
-        }
-        if let Some(mut output) = conn.output.take() {
-            output.clear(&mut self.turn.pool);
         }
         self.memory.forget(&conn);
         if conn.counted {
@@ -135,7 +139,7 @@ impl<R: Reactor> Loop<R> {
         if reason == Reason::PANIC {
             self.metrics.add(ProcessWord::Panics, 1);
         }
-        let closed = self.closed(&conn, reason, errno);
+        let closed = Closed { bytes_taken, ..self.closed(&conn, reason, errno) };
         tracing::debug!(
             conn = %closed.id,
             listener = &*self.sites[site].name,
@@ -229,6 +233,7 @@ impl<R: Reactor> Loop<R> {
             age: self.turn.now.saturating_duration_since(conn.opened),
             bytes_in: conn.bytes_in,
             bytes_out: conn.bytes_out,
+            bytes_taken: conn.bytes_out,
             errno,
         }
     }

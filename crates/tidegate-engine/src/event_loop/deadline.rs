@@ -69,6 +69,7 @@ impl<R: Reactor> Loop<R> {
         match conn.state {
             State::Connecting => {}
             State::Greeting => self.close(token, Reason::HEAD_TIMEOUT, None),
+            State::Handshaking if self.pending.contains_key(&token) => self.connect_deadline_passed(token),
             State::Handshaking => self.handshake_too_late(token),
             State::Lingering(_) => self.end_lingering(token),
             State::Flushing(_) => self.close(token, Reason::WRITE_TIMEOUT, None),

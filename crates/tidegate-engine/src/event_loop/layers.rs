@@ -6,6 +6,9 @@
 //!                    └────────────────────────────┴───────────────────────────▶ closed, and no service knows of it
 //! ```
 //!
+//! An outgoing connection of a client with a layer begins its handshake at once, is not counted, and is not told of either
+//! when it fails: see `event_loop::outgoing`.
+//!
 //! What the layer makes of the input stands in `Conn::input`, where it is handled as if it had waited there. Output is kept as
 //! the service wrote it until the kernel may take it: what a layer has made cannot be put in another order any more.
 //!
@@ -18,14 +21,14 @@ use tidegate_timer::Instant;
 
 use super::{Loop, Stage};
 use crate::accepting::Reports;
-use crate::conn::{Conn, Sending, State};
+use crate::conn::{Conn, Eof, Sending, State};
 use crate::host::Event;
 use crate::io::Retirement;
 use crate::layer::{LayerError, LayerState};
 use crate::layered::{Layered, PIECE_BYTES};
 use crate::metrics::ListenerWord;
 use crate::output::{Cursor, Output, Progress, SendError};
-use crate::{Peer, Reason};
+use crate::{ConnectFailure, Peer, Reason};
 
 /// The handshakes of a loop.
 #[derive(Debug, Default)]
@@ -164,6 +167,11 @@ impl<R: Reactor> Loop<R> {
         *active -= 1;
     }
 
+    /// Nothing has come, and the layer of a client says what it has to say first.
+    pub(super) fn speak_first(&mut self, token: Token) {
+        self.unseal(token, Came::Before);
+    }
+
     /// Has the layer take what came, sends what it answers, and handles what it means.
     fn unseal(&mut self, token: Token, came: Came) {
         let Some(conn) = self.conns.get_mut(token) else { return };
@@ -204,9 +212,26 @@ impl<R: Reactor> Loop<R> {
         }
         match outcome {
             Ok(LayerState::Handshaking | LayerState::Open) => {}
-            Ok(LayerState::Ended) => self.on_ended(token),
+            Ok(LayerState::Ended) => {
+                if self.conns.get_mut(token).is_some_and(|conn| !conn.has_ended()) {
+                    self.on_ended(token);
+                }
+            }
             Err(error) => self.layer_failed(token, &error),
         }
+    }
+
+    /// The peer's FIN. Without a word of the layer before it, it is an end as well, as many clients make it; but in the middle
+    /// of a record something is missing, and the service must not take what it has for all.
+    pub(super) fn on_fin(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let opened = matches!(conn.state, State::Open | State::Tied);
+        if opened && !conn.has_ended() && conn.layer().is_some_and(Layered::is_amid_step) {
+            conn.eof = Eof::Told;
+            return self
+                .layer_failed(token, &LayerError("the connection ended in the middle of a record".into()));
+        }
+        self.on_ended(token);
     }
 
     /// The handshake is done: the service is told of the connection.
@@ -227,6 +252,9 @@ impl<R: Reactor> Loop<R> {
         if counted {
             self.give_turn(site);
         }
+        if self.pending.contains_key(&token) {
+            return self.hand_on(token);
+        }
         self.open(token, site);
         let retirement = self.turn.retirement;
         if let (Stage::Retiring { .. }, Some(conn)) = (self.stage, self.conns.get_mut(token))
@@ -241,6 +269,9 @@ impl<R: Reactor> Loop<R> {
 
     /// The layer cannot go on: the peer is told why, and nothing more is done for it.
     pub(super) fn layer_failed(&mut self, token: Token, error: &LayerError) {
+        if self.is_unconnected(token) {
+            return self.on_unconnected(token, ConnectFailure::Handshake(error.clone()));
+        }
         let Some(conn) = self.conns.get_mut(token) else { return };
         let opened = conn.state != State::Handshaking;
         if let Some(suppressed) = self.handshakes.report(self.turn.now) {
@@ -376,7 +407,11 @@ impl<R: Reactor> Loop<R> {
             layer.seal(piece, sealed).map_err(SendError::from)?;
             done.at += piece.len();
             let more = if done.at < out.len() { More::Follows } else { More::No };
-            let taken = self.reactor.send(token, sealed, more)?;
+            let sent = self.reactor.send(token, sealed, more);
+            if sent.is_err() {
+                layer.forget_sealed(piece.len());
+            }
+            let taken = sent?;
             conn.bytes_out += taken as u64;
             metrics.add(ListenerWord::BytesOut, taken as u64);
             done.sent = taken as u64;

@@ -59,7 +59,9 @@ impl<R: Reactor> Loop<R> {
                 End::Reset => self.close(token, *reason, None),
             };
         }
-        if let (State::Connecting, Letter::Close(reason)) = (conn.state, &letter) {
+        if let (State::Connecting | State::Handshaking, Letter::Close(reason)) = (conn.state, &letter)
+            && self.pending.contains_key(&token)
+        {
             return self.on_unconnected(token, ConnectFailure::Closed(*reason));
         }
         if let (State::Greeting | State::Handshaking, Letter::Close(reason)) = (conn.state, &letter) {

@@ -161,8 +161,15 @@ impl<R: Reactor> Loop<R> {
             let Some(conn) = self.conns.get_mut(token) else { continue };
             match conn.state {
                 State::Lingering(_) => self.end_lingering(token),
-                State::Connecting => self.on_unconnected(token, ConnectFailure::Stopped),
-                State::Greeting | State::Handshaking | State::Open | State::Tied | State::Flushing(_) => {
+                State::Connecting | State::Handshaking if self.pending.contains_key(&token) => {
+                    self.on_unconnected(token, ConnectFailure::Stopped);
+                }
+                State::Connecting
+                | State::Greeting
+                | State::Handshaking
+                | State::Open
+                | State::Tied
+                | State::Flushing(_) => {
                     self.close(token, reason, None);
                 }
             }

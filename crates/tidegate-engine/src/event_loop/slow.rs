@@ -63,9 +63,13 @@ impl Conn {
         }
     }
 
-    /// Bytes received, or those that the kernel has taken.
+    /// Bytes received for the service, or those that the kernel has taken. What a layer leaves away, as padding, is none.
     fn progress(&self, phase: Phase, unsent: usize) -> u64 {
-        if phase == Phase::Write { self.bytes_out.saturating_sub(unsent as u64) } else { self.bytes_in }
+        match self.layer() {
+            _ if phase == Phase::Write => self.bytes_out.saturating_sub(unsent as u64),
+            Some(layer) => layer.progress(),
+            None => self.bytes_in,
+        }
     }
 }
 

@@ -169,7 +169,9 @@ impl<R: Reactor> Loop<R> {
         }
         for token in self.conns.keys() {
             match self.conns.get_mut(token).map(|conn| (conn.state, conn.away)) {
-                Some((State::Connecting, _)) => self.on_unconnected(token, ConnectFailure::Stopped),
+                Some((State::Connecting | State::Handshaking, _)) if self.pending.contains_key(&token) => {
+                    self.on_unconnected(token, ConnectFailure::Stopped)
+                }
                 Some((State::Open, false)) => self.apply(token, Flow::CloseAfterFlush(Reason::SHUTDOWN)),
                 _ => {}
             }

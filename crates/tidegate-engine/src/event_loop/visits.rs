@@ -157,7 +157,7 @@ impl<R: Reactor> Loop<R> {
             Some(Got::Failed(errno)) => self.on_failed(token, errno),
             Some(Got::Ended) => {
                 self.follow(token, came.then);
-                self.on_ended(token);
+                self.on_fin(token);
             }
             _ => self.follow(token, came.then),
         }

@@ -75,6 +75,7 @@ fn a_peer_that_reads_late_gets_all_of_it(config: EngineConfig) {
     let closed = server.expect_close(Reason::DONE);
     let sent = LEN + 200 + "behind\nfrom another thread\n".len();
     assert!(counts(closed.bytes_out, sent as u64), "{closed:?}");
+    assert_eq!(closed.bytes_taken, sent as u64, "{closed:?}");
 }
 
 fn a_file_outlives_the_close_that_was_asked_for(config: EngineConfig) {

@@ -39,6 +39,9 @@ mod input;
 mod lab;
 #[cfg(test)]
 mod latency;
+#[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod local;

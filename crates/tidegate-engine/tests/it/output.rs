@@ -135,6 +135,7 @@ fn what_is_queued_outlives_a_close_and_then_comes_fin(config: EngineConfig) {
     drop(client);
     let closed = server.expect_close(Reason::DONE);
     assert!(counts(closed.bytes_out, 4_000_001), "{closed:?}");
+    assert_eq!(closed.bytes_taken, 4_000_001, "{closed:?}");
 }
 
 fn a_peer_that_writes_on_and_on_before_it_reads_gets_its_answer_too(config: EngineConfig) {

@@ -18,6 +18,7 @@ under_each_model!(
     the_last_answer_is_told_of_before_the_connection_ends,
     a_service_may_go_on_sending_from_there,
     a_panic_there_is_one_connections_end,
+    an_answer_that_is_told_of_has_none_behind_it_that_waits,
 );
 
 /// What is told next; nothing else may be.
@@ -110,4 +111,34 @@ fn a_panic_there_is_one_connections_end(config: EngineConfig) {
     client.until_reset();
     server.expect_close(Reason::PANIC);
     bystander.round_trip();
+}
+
+fn an_answer_that_is_told_of_has_none_behind_it_that_waits(config: EngineConfig) {
+    let server = Server::new(config);
+    let mut client = server.client();
+    // The first is taken while the second is being made, perhaps by another thread; then it is told of with that one.
+    for _ in 0..10 {
+        client.send(format!("tell echo first\ntell big {LEN}\ncount 1\n"));
+        client.expect("first");
+        assert_eq!(client.line().len(), LEN);
+        let queued = server.see(|seen| match seen {
+            Seen::Sent(queued) => Some(queued),
+            _ => None,
+        });
+        assert_eq!(queued, 0);
+    }
+    client.round_trip();
+    client.send("done\n");
+    client.rest();
+    drop(client);
+    // It may have been told of on its own.
+    let reason = server.see(|seen| match seen {
+        Seen::Sent(queued) => {
+            assert_eq!(queued, 0);
+            None
+        }
+        Seen::Closed(closed) => Some(closed.reason),
+        _ => None,
+    });
+    assert_eq!(reason, Reason::DONE);
 }

@@ -14,8 +14,8 @@ pub(crate) struct Source {
     pub(crate) paused: bool,
     /// The kernel said readable, and it has not said `EAGAIN` since. Looked at only where it would not say so again.
     pub(crate) readable: bool,
-    /// The peer half-closed, or the connection broke: read on until the end is seen. Looked at as `readable` is.
-    pub(crate) hung_up: bool,
+    /// What the kernel has said of the end: with any, read on until it is seen. Looked at as `readable` is.
+    pub(crate) hangup: Hangup,
     /// The end was reported.
     pub(crate) ended: bool,
     /// Stands in the list of connections with more to read.
@@ -26,6 +26,16 @@ pub(crate) struct Source {
     pub(crate) awaits_writable: bool,
     /// What the kernel watches for; `None` while nothing is watched, since a one-shot registration has fired.
     pub(crate) registered: Option<Interest>,
+}
+
+/// What is known of the end of a connection before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    None,
+    /// The peer half-closed, or both sides have.
+    Closed,
+    /// It broke, perhaps behind the peer's end.
+    Broken,
 }
 
 pub(crate) type Sources = Slots<Source>;
@@ -44,7 +54,7 @@ impl Source {
             generation,
             paused: false,
             readable: false,
-            hung_up: false,
+            hangup: Hangup::None,
             ended: false,
             listed: false,
             unsynced: false,

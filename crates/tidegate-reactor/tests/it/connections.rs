@@ -18,6 +18,7 @@ with_each_backend!(
     a_reset_is_reported_once_with_its_cause,
     a_reset_is_heard_while_paused,
     a_reset_is_heard_after_the_peers_end,
+    a_reset_behind_an_end_that_nobody_has_seen_yet_is_heard,
     a_close_ends_with_fin_or_reset_as_asked,
     a_stale_token_reaches_nobody,
     events_of_a_connection_that_was_closed_in_the_same_turn_are_dropped,
@@ -184,6 +185,20 @@ fn a_reset_is_heard_after_the_peers_end(backend: Backend) {
     reset(client);
     let (_, end) = bench.receive();
     assert!(matches!(end, Completion::Failed(t, Errno::PIPE | Errno::CONNRESET) if t == token), "{end:?}");
+}
+
+fn a_reset_behind_an_end_that_nobody_has_seen_yet_is_heard(backend: Backend) {
+    let mut bench = Bench::new(backend);
+    let (mut client, token) = bench.connect();
+    client.write_all(b"last words").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    reset(client);
+    let (bytes, end) = bench.receive();
+    assert_eq!(bytes, b"last words");
+    assert!(matches!(end, Completion::Ended(t) if t == token), "{end:?}");
+    let (_, end) = bench.receive();
+    assert!(matches!(end, Completion::Failed(t, Errno::PIPE | Errno::CONNRESET) if t == token), "{end:?}");
+    bench.expect_silence();
 }
 
 fn a_close_ends_with_fin_or_reset_as_asked(backend: Backend) {

@@ -21,7 +21,7 @@ pub(crate) struct Dial {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     Nothing,
     Open,
@@ -91,24 +91,26 @@ impl Ledger {
     }
 
     /// A connection that was asked for is not to be had.
-    pub(crate) fn connect_failed(&mut self, dial: u32, failure: ConnectFailure) {
+    pub(crate) fn connect_failed(&mut self, dial: u32, failure: &ConnectFailure) {
         self.say(|| format!("dial {dial} on_connect_failed: {failure}"));
         let (now, is_full, is_ending) = (self.now, self.is_full(), self.is_told_to_end);
         let (deadline, scarce) = (self.dial_plan(dial).deadline, self.plan.knobs.is_scarce());
         let Some(entry) = self.dials.get_mut(&dial) else {
             return self.violated(|| format!("dial {dial} fails, and nobody has asked for it"));
         };
-        let before = std::mem::replace(&mut entry.came, Came::Failure(failure));
+        let before = std::mem::replace(&mut entry.came, Came::Failure(failure.clone()));
         let (begun_at, errno) = (entry.begun_at, entry.errno);
         self.check(before == Came::Nothing, || format!("dial {dial} fails, and was {before:?}"));
         let (place, is_right) = match failure {
-            ConnectFailure::Refused(told) => ("refused by the target", errno == Some(told)),
+            ConnectFailure::Refused(told) => ("refused by the target", errno == Some(*told)),
             ConnectFailure::Deadline(told) => {
                 let passed = begun_at.is_some_and(|begun| begun + deadline <= now);
-                ("connected too late", told == deadline && passed)
+                ("connected too late", *told == deadline && passed)
             }
             ConnectFailure::NoRoom => ("no room to connect", begun_at.is_none() && (is_full || scarce)),
             ConnectFailure::Stopped => ("stopped while connecting", is_ending),
+            // No client of a plan has a layer.
+            ConnectFailure::Handshake(_) => ("not agreed", false),
             // No plan has anybody close what is not connected yet.
             ConnectFailure::Closed(_) => ("closed while connecting", false),
         };

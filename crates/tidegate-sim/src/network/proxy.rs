@@ -187,7 +187,7 @@ impl Service for Client {
         let Some(Wanted { dial, door }) = failed.note else {
             return ledger.violated(|| format!("no connection to {}, and no note", failed.target));
         };
-        ledger.connect_failed(dial, failed.error);
+        ledger.connect_failed(dial, &failed.error);
         if let Some((conn, handle)) = door {
             let is_gone = handle.close(Reason::OPERATOR).is_err();
             if let Some(entry) = ledger.conns.get_mut(&conn).filter(|_| !is_gone) {

@@ -30,6 +30,8 @@ under_each_model!(
     records_that_no_handshake_has_end_their_connection_alone,
     those_that_wait_in_vain_leave_their_turn_to_others,
     a_record_that_never_becomes_whole_does_not_keep_an_idle_peer,
+    what_comes_behind_the_peers_last_word_is_ignored,
+    an_end_without_a_word_is_one_but_not_in_the_middle_of_a_record,
 );
 
 /// Answers each line with how the connection is secured, and with the line.
@@ -37,6 +39,8 @@ under_each_model!(
 struct Teller {
     /// Another time than usual for idle peers.
     idle: Option<Duration>,
+    /// Stays when the peer has ended its side.
+    stays: bool,
 }
 
 impl Teller {
@@ -85,7 +89,7 @@ impl Service for Teller {
 
     fn on_eof(&self, io: &mut Io<'_>, _: &mut ()) -> Flow {
         Self::tell(io, b"eof\n");
-        Flow::CloseAfterFlush(Reason::PEER_CLOSED)
+        if self.stays { Flow::Continue } else { Flow::CloseAfterFlush(Reason::PEER_CLOSED) }
     }
 }
 
@@ -103,7 +107,7 @@ impl Telling {
 
     fn idle_after(config: EngineConfig, idle: Duration) -> Self {
         let builder = Tls::builder().certificate(localhost().certificate.clone());
-        Self::serving(config, builder, Teller { idle: Some(idle) })
+        Self::serving(config, builder, Teller { idle: Some(idle), stays: true })
     }
 
     fn serving(config: EngineConfig, builder: TlsBuilder, teller: Teller) -> Self {
@@ -437,4 +441,51 @@ fn a_peer_that_goes_away_in_its_handshake_is_no_failure(config: EngineConfig) {
     }
     until(|| server.closed(Reason::PEER_CLOSED) == 2);
     assert_eq!(server.closed(Reason::TLS_FAILED), 0);
+}
+
+fn what_comes_behind_the_peers_last_word_is_ignored(config: EngineConfig) {
+    let server = Telling::idle_after(config, Duration::from_millis(300));
+    let (mut tls, stream) = agreed(&server).unwrap();
+    let mut sealed = Vec::new();
+    tls.writer().write_all(b"the last\n").unwrap();
+    tls.send_close_notify();
+    while tls.wants_write() {
+        tls.write_tls(&mut sealed).unwrap();
+    }
+    // More than any record or handshake has, at once and behind it.
+    sealed.extend_from_slice(&[23; 100_000]);
+    (&stream).write_all(&sealed).unwrap();
+    until(|| server.count(ListenerWord::Messages) == 1);
+    let writer = std::thread::spawn(move || {
+        (&stream).write_all(&[0; 300_000])?;
+        Ok::<_, std::io::Error>(stream)
+    });
+    until(|| server.closed(Reason::IDLE_TIMEOUT) == 1);
+    drop(writer.join().unwrap());
+    assert_eq!(server.closed(Reason::TLS_FAILED), 0);
+}
+
+fn an_end_without_a_word_is_one_but_not_in_the_middle_of_a_record(config: EngineConfig) {
+    let server = Telling::plain(config);
+    for cut in [false, true] {
+        let (mut tls, mut stream) = agreed(&server).unwrap();
+        let mut sealed = Vec::new();
+        tls.writer().write_all(b"whole\n").unwrap();
+        tls.write_tls(&mut sealed).unwrap();
+        if cut {
+            tls.writer().write_all(b"lost\n").unwrap();
+            tls.write_tls(&mut sealed).unwrap();
+            sealed.pop();
+        }
+        stream.write_all(&sealed).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // The server tells its end, too.
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).unwrap();
+        assert!(!told.is_empty());
+        let closed = || server.closed(Reason::PEER_CLOSED) + server.closed(Reason::TLS_FAILED);
+        until(|| closed() == 1 + u64::from(cut));
+    }
+    assert_eq!((server.closed(Reason::PEER_CLOSED), server.closed(Reason::TLS_FAILED)), (1, 1));
+    assert_eq!(server.count(ListenerWord::Messages), 2);
 }

@@ -16,6 +16,8 @@ mod handshakes;
 #[expect(dead_code, reason = "the engine's tests ask for more")]
 mod lab;
 #[cfg(test)]
+mod outgoing;
+#[cfg(test)]
 #[path = "../../../tidegate-engine/tests/it/support.rs"]
 #[expect(dead_code, reason = "the engine's tests ask for more")]
 mod support;

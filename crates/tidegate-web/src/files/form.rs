@@ -13,6 +13,7 @@ use tidegate_http::{
 use crate::answer::Answer;
 use crate::encoded::{Content, Encoded};
 use crate::exchange::Exchange;
+use crate::fields::{SiteField, with_site};
 use crate::response::{FileSlice, Part};
 use crate::{Body, Response};
 
@@ -81,12 +82,7 @@ impl Tags {
 
 impl Form {
     /// Writes the answer for the whole of it, with the fields of its site.
-    pub(crate) fn new(
-        tags: Tags,
-        facts: &Facts,
-        site: &[(Box<str>, Box<str>)],
-        content: Content<'_>,
-    ) -> Self {
+    pub(crate) fn new(tags: Tags, facts: &Facts, site: &[SiteField], content: Content<'_>) -> Self {
         let mut fields = vec![("Content-Type", facts.content_type.as_str())];
         let own = tags.fields(facts);
         fields.extend(own.iter().map(|(name, value)| (*name, value.as_str())));
@@ -94,11 +90,7 @@ impl Form {
         if !tags.etag.starts_with("W/") {
             fields.push(("Accept-Ranges", "bytes"));
         }
-        fields.extend(site.iter().map(|(name, value)| (&**name, &**value)).filter(|(name, _)| {
-            let has = |own: &str| own.eq_ignore_ascii_case(name);
-            !has("content-type") && !own.iter().any(|(own, _)| has(own))
-        }));
-        let answer = Arc::new(Encoded::new(Status::OK, &fields, content));
+        let answer = Arc::new(Encoded::new(Status::OK, &with_site(fields, site), content));
         Self { tags, answer }
     }
 

@@ -14,6 +14,7 @@ use super::root::{OpenError, Root};
 use crate::answer::Answer;
 use crate::encoded::{Content, Encoded};
 use crate::exchange::Exchange;
+use crate::fields::with_site;
 
 /// A few listings, each good for the second in which it was made.
 #[derive(Debug, Default)]
@@ -52,9 +53,7 @@ impl Listings {
         let body = format.write(&listing, path);
         let own =
             [("Content-Type", format.content_type()), ("Cache-Control", "no-cache"), ("Vary", "Accept")];
-        let site = exchange.site.fields.iter().map(|(name, value)| (&**name, &**value));
-        let others = site.filter(|(name, _)| !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
-        let fields: Vec<_> = own.into_iter().chain(others).collect();
+        let fields = with_site(own.to_vec(), &exchange.site.fields);
         let answer = Arc::new(Encoded::new(Status::OK, &fields, Content::Inline(body.as_bytes())));
         self.keep(Kept { path: path.into(), format, second, answer: Arc::clone(&answer) });
         Ok(Answer::Encoded(answer))

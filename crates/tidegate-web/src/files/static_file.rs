@@ -24,6 +24,7 @@ use super::identity::Identity;
 use crate::answer::Answer;
 use crate::encoded::Content;
 use crate::exchange::Exchange;
+use crate::fields::SiteField;
 use crate::response::FileSlice;
 
 /// A file with everything that its answers need.
@@ -38,7 +39,7 @@ pub(crate) struct StaticFile {
     made: [Making; 2],
     compressible: bool,
     /// What is added to answers that are written later.
-    site_fields: Box<[(Box<str>, Box<str>)]>,
+    site_fields: Box<[SiteField]>,
 }
 
 /// A file as it was found, and what was found beside it.
@@ -111,7 +112,7 @@ pub(crate) struct Manner<'a> {
     pub(crate) content_type: String,
     pub(crate) cache_control: Option<String>,
     pub(crate) compress: bool,
-    pub(crate) site_fields: &'a [(Box<str>, Box<str>)],
+    pub(crate) site_fields: &'a [SiteField],
     /// The wall clock.
     pub(crate) now: u64,
 }
@@ -305,7 +306,7 @@ impl Offered {
 fn read_form(
     tags: Tags,
     facts: &Facts,
-    site: &[(Box<str>, Box<str>)],
+    site: &[SiteField],
     fd: OwnedFd,
     identity: &Identity,
 ) -> io::Result<Form> {

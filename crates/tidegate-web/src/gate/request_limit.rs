@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tidegate_engine::Words;
 
@@ -51,9 +52,22 @@ impl RequestLimit {
     ///
     /// When there are fewer than [`REQUEST_LIMIT_WORDS`] words.
     pub(crate) fn new(rate: RequestRate, table: Arc<dyn Words>) -> Self {
+        Self::of_cost(1_000_000_000 / u64::from(rate.per_second.max(1)), rate.burst, table)
+    }
+
+    /// A limit of so many at once, all of which are there again after this time.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn refilled_in(time: Duration, burst: u32, table: Arc<dyn Words>) -> Self {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self::of_cost(nanos / u64::from(burst.max(1)), burst, table)
+    }
+
+    fn of_cost(cost: u64, burst: u32, table: Arc<dyn Words>) -> Self {
         assert!(table.words().len() >= REQUEST_LIMIT_WORDS, "a table of {} words", table.words().len());
-        let cost = 1_000_000_000 / u64::from(rate.per_second.max(1));
-        Self { cost, allowance: cost * u64::from(rate.burst.max(1) - 1), table }
+        Self { cost, allowance: cost * u64::from(burst.max(1) - 1), table }
     }
 
     /// Memory for a limit of this process alone.
@@ -68,7 +82,11 @@ impl RequestLimit {
     ///
     /// In how many whole seconds the next one is there, at least 1.
     pub(crate) fn take(&self, address: IpAddr, now_ns: u64) -> Result<(), u64> {
-        let key = key_of(address);
+        self.take_of(key_of(address), now_ns)
+    }
+
+    /// As [`take`](Self::take), of whoever has this word, which is not 0.
+    pub(super) fn take_of(&self, key: u64, now_ns: u64) -> Result<(), u64> {
         let Some(bucket) = self.bucket(key, now_ns) else {
             // All are in use by more than one thread at this moment: whoever it is, it is not the one flood that counts.
             return Ok(());
@@ -86,6 +104,29 @@ impl RequestLimit {
                 Err(other) => full_at = other,
             }
         }
+    }
+
+    /// Puts a token back.
+    pub(super) fn give_back(&self, key: u64) {
+        if let Some(bucket) = self.bucket_there(key) {
+            // Before now and long ago are the same.
+            let less = |full_at: u64| Some(full_at.saturating_sub(self.cost));
+            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
+    /// Fills the bucket.
+    pub(super) fn refill(&self, key: u64) {
+        if let Some(bucket) = self.bucket_there(key) {
+            bucket.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The bucket of this word, if it has one.
+    fn bucket_there(&self, key: u64) -> Option<&AtomicU64> {
+        let start = set_of(key) * WAYS * 2;
+        let mut places = self.table.words()[start..start + WAYS * 2].chunks_exact(2);
+        places.find(|place| place[0].load(Ordering::Relaxed) == key).map(|place| &place[1])
     }
 
     /// The bucket of an address: where it stands, or in the place of the one that will be full first.
@@ -119,7 +160,7 @@ impl RequestLimit {
 
 /// The address in a word that is never 0, which marks a place that is free. IPv4 addresses stand where IPv6 has none: in
 /// `0000::/8`, which is reserved (RFC 4291, section 2.4).
-fn key_of(address: IpAddr) -> u64 {
+pub(super) fn key_of(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
         IpAddr::V6(address) => {

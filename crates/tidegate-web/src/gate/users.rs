@@ -81,7 +81,7 @@ impl Users {
     }
 
     /// The users of a text; the error has the number of the line.
-    fn parse(text: &str) -> Result<Self, (usize, String)> {
+    pub(super) fn parse(text: &str) -> Result<Self, (usize, String)> {
         let mut users = Self::default();
         for (idx, line) in text.lines().enumerate() {
             let line = line.trim();

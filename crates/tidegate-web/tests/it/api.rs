@@ -20,6 +20,10 @@ impl Bench {
         Self { dir, rules: SessionRules { max_failures: 3, ..SessionRules::default() } }
     }
 
+    fn with(rules: SessionRules) -> Self {
+        Self { rules, ..Self::new() }
+    }
+
     /// A worker of the server: each has its own connections to the one database.
     fn worker(&self) -> Server {
         let url = format!("sqlite:{}", self.dir.path().join("accounts.db").display());
@@ -298,4 +302,24 @@ fn a_session_ends_by_itself() {
     let lines = format!("Authorization: Bearer {}\r\n", session["token"].as_str().expect("a token"));
     crate::client::eventually(|| client.ask(request("GET", "/api/me", &lines)).status == 401);
     assert!(now() >= session["expires_at"].as_i64().expect("a time"));
+}
+
+#[test]
+fn an_address_may_ask_for_so_many_accounts() {
+    let bench = Bench::with(SessionRules { max_registrations: 3, ..SessionRules::default() });
+    // The count is the server's, not a worker's.
+    let servers = [bench.worker(), bench.worker()];
+    let register = |n: usize| {
+        let form = json!({ "user": format!("user{n}"), "password": "secret" });
+        post(&mut servers[n % 2].connect(), "/api/register", "", &form)
+    };
+    assert_eq!((register(0).status, register(1).status), (201, 201));
+    check(&register(1), 409, "name-taken");
+    let refused = register(2);
+    check(&refused, 429, "too-many-registrations");
+    let seconds: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3600).contains(&seconds));
+    // A form that is none costs nothing, and logging in is another matter.
+    let form = json!({ "user": "user0", "password": "secret" });
+    assert_eq!(post(&mut servers[1].connect(), "/api/login", "", &form).status, 200);
 }

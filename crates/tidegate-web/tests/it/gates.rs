@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicU64;
 use tempfile::TempDir;
 use tidegate_engine::{Backend, Dispatch, EngineConfig, Trigger, Words};
 use tidegate_web::{
-    Access, Networks, REQUEST_LIMIT_WORDS, RequestRate, SiteBuilder, Web, WebBuilder, hash_password,
+    Access, LOGIN_LIMIT_TABLES, Networks, REQUEST_LIMIT_WORDS, RequestRate, SiteBuilder, Web, WebBuilder,
+    hash_password,
 };
 
 use crate::client::{Answer, Client, Server, eventually, get, request};
@@ -132,6 +133,96 @@ fn who_has_no_password_is_asked_for_it() {
         }
         assert_eq!(server.ask(request("GET", "/", ADA)).text(), "secret");
         assert_eq!(server.counter("logins_refused"), 2);
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    use base64ct::{Base64, Encoding as _};
+    let pair = Base64::encode_string(format!("{user}:{password}").as_bytes());
+    format!("Authorization: Basic {pair}\r\n")
+}
+
+#[test]
+fn who_guesses_from_one_address_keeps_nobody_else_out() {
+    let (_users, path) = users();
+    let dir = folder("secret");
+    for config in models() {
+        let guarded = site(&["*"], &dir).basic_auth("r", &path).max_login_failures(1);
+        let server = Server::start_with(config, trusting().site(guarded));
+        // All are there before the first has its answer, each with a name and a password of its own.
+        let mut guessers: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+        for (n, guesser) in guessers.iter_mut().enumerate() {
+            let login = basic(&format!("user{n}"), "guess");
+            guesser.send(request("GET", "/", &format!("X-Forwarded-For: 192.0.2.1\r\n{login}")));
+        }
+        let other = server.ask(request("GET", "/", &format!("X-Forwarded-For: 192.0.2.2\r\n{ADA}")));
+        assert_eq!((other.status, other.text()), (200, "secret"));
+        let answers: Vec<Answer> = guessers.iter_mut().map(Client::answer).collect();
+        let of = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+        assert_eq!((of(401), of(429)), (10, 290));
+        let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+        let seconds: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+        assert!((1..=90).contains(&seconds) && !refused.closes(), "{seconds}");
+        assert_eq!((server.counter("logins_limited"), server.counter("logins_refused")), (290, 10));
+        assert_eq!(server.counter("logins_busy"), 0);
+        // Also who knows one, at that address, unless it has been asked for lately.
+        let ask = |login: &str| {
+            server.ask(request("GET", "/", &format!("X-Forwarded-For: 192.0.2.1\r\n{login}"))).status
+        };
+        assert_eq!((ask(&basic("bob", "two")), ask(ADA)), (429, 200));
+    }
+}
+
+#[test]
+fn one_name_has_its_own_limit_at_each_address() {
+    let (_users, path) = users();
+    let dir = folder("secret");
+    let words = || {
+        let words: Box<[AtomicU64]> = (0..REQUEST_LIMIT_WORDS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(words) as Arc<dyn Words>
+    };
+    let tables: Vec<_> = (0..=LOGIN_LIMIT_TABLES).map(|_| words()).collect();
+    let start = || {
+        let rate = RequestRate { per_second: 1000, burst: 1000 };
+        let site = site(&["*"], &dir).limit_requests(rate).basic_auth("r", &path).max_login_failures(3);
+        Server::start(trusting().site(site).request_limit_tables(tables.clone()))
+    };
+    // Two workers with one memory.
+    let (one, other) = (start(), start());
+    let ask = |server: &Server, address: &str, login: &str| {
+        server.ask(request("GET", "/", &format!("X-Forwarded-For: {address}\r\n{login}"))).status
+    };
+    let wrong: Vec<u16> = [&one, &other, &one, &other, &one]
+        .iter()
+        .enumerate()
+        .map(|(n, server)| ask(server, "192.0.2.1", &basic("ada", &n.to_string())))
+        .collect();
+    assert_eq!(wrong, [401, 401, 401, 429, 429]);
+    assert_eq!(ask(&other, "192.0.2.1", ADA), 429);
+    assert_eq!(ask(&other, "192.0.2.1", &basic("bob", "two")), 200);
+    assert_eq!(ask(&other, "192.0.2.2", ADA), 200);
+    // Who is right before it is too late begins anew.
+    let of_one = [basic("ada", "x"), basic("ada", "y"), ADA.to_owned(), basic("ada", "z")];
+    let statuses = of_one.map(|login| ask(&one, "192.0.2.3", &login));
+    assert_eq!(statuses, [401, 401, 200, 401]);
+    let rest = ["1", "2", "3"].map(|guess| ask(&other, "192.0.2.3", &basic("ada", guess)));
+    assert_eq!(rest, [401, 401, 429]);
+}
+
+#[test]
+fn many_connections_of_one_user_are_no_guesses() {
+    let (_users, path) = users();
+    let dir = folder("secret");
+    for config in models() {
+        let guarded = site(&["*"], &dir).basic_auth("r", &path).max_login_failures(1);
+        let server = Server::start_with(config, Web::builder().site(guarded));
+        let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.send(request("GET", "/", ADA));
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().status, 200);
+        }
     }
 }
 

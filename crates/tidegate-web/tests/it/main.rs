@@ -29,6 +29,7 @@ mod gates;
 mod handlers;
 mod lifecycle;
 mod messages;
+mod once;
 mod pace;
 mod ranges;
 mod refusals;

@@ -1,5 +1,8 @@
 //! Every status that refuses a request, and what becomes of the connection.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use tidegate_web::{Status, Web};
 
 use crate::client::{Server, get, request};
@@ -20,6 +23,59 @@ fn a_request_that_cannot_be_understood_ends_its_connection() {
         let answer = client.answer();
         assert_eq!(answer.status, entry.status, "{}", entry.why);
         assert!(answer.closes(), "{}", entry.why);
+        client.expect_end();
+    }
+}
+
+#[test]
+fn the_refusal_of_a_head_request_has_no_content() {
+    let server = server();
+    let requests = malformed().into_iter().filter_map(|entry| {
+        let rest = entry.request.strip_prefix(b"GET ")?.to_vec();
+        Some((entry.status, entry.why, rest))
+    });
+    let mut statuses = BTreeSet::new();
+    for (status, why, rest) in requests {
+        let mut client = server.connect();
+        client.offer(&[b"HEAD ", &rest[..], get("/hello").as_bytes()].concat());
+        let answer = client.head();
+        assert_eq!((answer.status, answer.closes()), (status, true), "{why}");
+        assert_ne!(answer.field("content-length"), Some("0"), "what GET would get, {why}");
+        client.expect_end();
+        statuses.insert(status);
+    }
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [400, 414, 431, 501, 505]);
+}
+
+#[test]
+fn whatever_ends_the_request_of_a_head_has_no_content() {
+    let short = Duration::from_millis(100);
+    let server = Server::start(
+        Web::builder()
+            .respond("/hello", Status::OK, "", "Hello, World!")
+            .max_body_bytes(10)
+            .head_timeout(short)
+            .body_timeout(short),
+    );
+    for (status, text) in [
+        (400, request("HEAD", "/hello", "Transfer-Encoding: chunked\r\n") + "x"),
+        (408, "HEAD /hel".to_owned()),
+        (408, "HEAD /hello HTTP/1.1\r\nHost: a\r\n".to_owned()),
+        (408, request("HEAD", "/hello", "Content-Length: 5\r\n") + "ab"),
+        (413, request("HEAD", "/hello", "Content-Length: 50\r\n")),
+        (413, request("HEAD", "/hello", "Transfer-Encoding: chunked\r\n") + "b\r\n12345678901"),
+    ] {
+        let mut client = server.connect();
+        client.send(&text);
+        let answer = client.head();
+        assert_eq!((answer.status, answer.closes()), (status, true), "{text:?}");
+        client.expect_end();
+    }
+    // A method that has not been read could be any.
+    for text in ["HEAD", "HEADS / HTTP/1.1\r\n", "HEAD\n"] {
+        let mut client = server.connect();
+        client.send(text);
+        assert!(!client.answer().body.is_empty(), "{text:?}");
         client.expect_end();
     }
 }

@@ -130,6 +130,17 @@ impl Kind {
         )
     }
 
+    /// The fields of the tables that the values are, or hold, if their names are fixed.
+    pub(crate) fn field_names(self) -> Vec<&'static str> {
+        match self {
+            Self::Record(fields) | Self::Records { fields, .. } => {
+                fields.iter().map(|field| field.name).collect()
+            }
+            Self::Tls => tls::NAMES.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The canonical form of a value, or what is wrong with it.
     pub(crate) fn read(self, value: &DeValue<'_>, context: &Context) -> Result<Json, Problem> {
         match self {

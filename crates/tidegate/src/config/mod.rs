@@ -46,7 +46,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use load::LoadOptions;
 pub use origin::Origin;
 pub use overlay::{RESERVED_ENV, RESERVED_ENV_PREFIXES};
-pub use reference::reference;
+pub use reference::{key_paths, reference};
 pub use site::{BasicAuth, CacheControl, Hsts, LimitRequests, Redirect, WebSite};
 pub use tls::{CertificateFiles, ListenerTls};
 pub use units::{ByteSize, UnitError, format_duration, parse_duration};
@@ -316,6 +316,10 @@ pub struct Listener {
     pub receive_buffer: ByteSize,
     /// Bytes of the kernel's send buffer of each connection; 0: the kernel's.
     pub send_buffer: ByteSize,
+    /// What may wait in the kernel to be sent for the first time; 0: the kernel's; `None`: see
+    /// [`Listener::max_unsent`](Self::max_unsent()).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unsent: Option<ByteSize>,
     /// TLS, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
@@ -334,6 +338,15 @@ impl Listener {
     #[must_use]
     pub fn user_timeout(&self) -> Duration {
         self.user_timeout.unwrap_or_else(|| self.vanishing())
+    }
+
+    /// What may wait in the kernel to be sent for the first time, also when nobody says; 0: the kernel's.
+    ///
+    /// What TLS sends is memory of its own, while the pages of a file that is sent as it is are those of the file.
+    #[must_use]
+    pub fn max_unsent(&self) -> ByteSize {
+        let usual = if self.tls.is_some() { UNSENT_OF_TLS } else { ByteSize::new(0) };
+        self.max_unsent.unwrap_or(usual)
     }
 
     /// Peers of these services come from anywhere, and have no heartbeat of their own.
@@ -366,7 +379,7 @@ pub struct Web {
     /// How long it may take before its rate is looked at.
     #[serde(with = "units::duration")]
     pub min_rate_grace: Duration,
-    /// Connections of one address with a worker; 0: no limit.
+    /// Connections of one address with all workers; 0: no limit.
     pub max_connections_per_address: u32,
     /// Whether accounts are served under `/api`.
     pub api: bool,
@@ -378,6 +391,8 @@ pub struct Web {
     pub api_sign_window: Duration,
     /// Failed logins for a name from an address within 15 minutes.
     pub api_max_failures: u32,
+    /// Accounts that an address may ask for within an hour; 0: no limit.
+    pub api_max_registrations: u32,
     /// The files that stand for their folder, in the order in which they are looked for.
     pub index: Vec<String>,
     /// What is tried in turn for a path; empty: the file or the folder of it.
@@ -493,3 +508,5 @@ pub struct Log {
 
 /// The most worker processes there can be: what `"auto"` stops at on a very large machine.
 pub const MAX_WORKERS: u32 = 256;
+/// What waits to be sent of a connection with TLS: two of the largest pieces that are sealed at a time.
+const UNSENT_OF_TLS: ByteSize = ByteSize::new(128 << 10);

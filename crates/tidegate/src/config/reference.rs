@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::overlay::env_name;
-use super::schema::{Default as DefaultValue, Key, Now, SECTIONS, Section, keys};
+use super::schema::{Default as DefaultValue, KEYS, Key, Now, SECTIONS, Section, keys};
 
 /// Every key with its meaning, default, limits and whether a reload applies it: one Markdown table per
 /// section.
@@ -17,6 +17,16 @@ pub fn reference() -> String {
         let _ = write_section(&mut text, section);
     }
     text
+}
+
+/// The paths of all keys in the order of the file, each followed by those of the fields that its value has:
+/// `"web.site.hsts"`, `"web.site.hsts.max_age"`. Whether a reload applies a change stands beside each.
+pub fn key_paths() -> impl Iterator<Item = (String, bool)> {
+    KEYS.iter().flat_map(|key| {
+        let field = move |field: &str| (format!("{}.{field}", key.path), key.reload);
+        let fields = key.kind.field_names().into_iter().map(field);
+        std::iter::once((key.path.to_owned(), key.reload)).chain(fields)
+    })
 }
 
 fn write_section(text: &mut String, section: &Section) -> std::fmt::Result {

@@ -258,6 +258,7 @@ const REDIRECT: &[Field] = &[
 const BASIC_AUTH: &[Field] = &[
     optional("realm", Kind::HeaderValue, r#""Restricted""#),
     required("users", Kind::Path { empty: false }),
+    optional("max_failures", Kind::Int { min: 0, max: 1_000_000 }, "10"),
 ];
 const LIMIT_REQUESTS: &[Field] = &[
     required("rate", Kind::Int { min: 1, max: 1_000_000 }),
@@ -353,6 +354,9 @@ pub(crate) const KEYS: &[Key] = &[
         "The kernel's receive buffer of each connection, or of a socket for datagrams (`SO_RCVBUF`); the kernel doubles it, and caps it at twice `net.core.rmem_max`, which is logged; 0: it sizes it as needed."),
     key("listen.send_buffer", Kind::Size { min: 0, max: GIB }, "0",
         "The kernel's send buffer of each connection (`SO_SNDBUF`), as `receive_buffer` with `net.core.wmem_max`; 0: it sizes it as needed."),
+    key("listen.max_unsent", Kind::Size { min: 0, max: GIB }, "",
+        "What may wait in the kernel to be sent for the first time (`TCP_NOTSENT_LOWAT`): what a peer that does not read costs there, some megabytes without it. `\"0B\"`: as `net.ipv4.tcp_notsent_lowat` says. When nobody says: `\"128KiB\"` with `tls`, `\"0B\"` without, where large files to fast peers would cost more calls.")
+        .default(Default::Absent),
     key("listen.tls", Kind::Tls, "",
         "TLS, as `{ cert = \"a.pem\", key = \"a.key\" }`. See docs/configuration.md, *TLS*.").default(Default::Absent),
     key("listen.proxy_protocol", Kind::Bool, "false",
@@ -371,7 +375,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("web.min_rate_grace", Kind::Duration { min: MILLI, max: HOUR }, r#""5s""#,
         "How long a body or an answer may take before its rate is looked at."),
     key("web.max_connections_per_address", Kind::Int { min: 0, max: 1_000_000 }, "0",
-        "Connections that one address may have at a time with each worker; one more is reset. An IPv6 address counts by its first 64 bits. 0: no limit."),
+        "Connections that one address may have at a time with all workers; one more is reset. An IPv6 address counts by its first 64 bits. 0: no limit."),
     key("web.api", Kind::Bool, "false",
         "Registering and logging in with the accounts of the gateway, under `/api`: see docs/api.md."),
     key("web.api_session_lifetime", Kind::Duration { min: SECOND, max: YEAR }, r#""7d""#,
@@ -380,6 +384,8 @@ pub(crate) const KEYS: &[Key] = &[
         "How far the time of a signed login may be from the server's, before and after."),
     key("web.api_max_failures", Kind::Int { min: 1, max: 1_000_000 }, "10",
         "Failed logins for a name from an address within 15 minutes; ten times as many for a name from anywhere, and from an address for any name. Further ones are answered with 429."),
+    key("web.api_max_registrations", Kind::Int { min: 0, max: 1_000_000 }, "20",
+        "Accounts that an address may ask for within an hour, whether it gets them or not; further ones are answered with 429. 0: no limit."),
 
     key("web.index", Kind::List { of: &Kind::FileName, max: 16 }, r#"["index.html"]"#,
         "The files that stand for their folder, in the order in which they are looked for."),
@@ -439,12 +445,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("web.site.redirects", Kind::Records { fields: REDIRECT, max: 1024 }, "[]",
         "Paths that are somewhere else, tried in this order before files: `[{ from = \"/old/*\", to = \"https://example.com/new/*\", status = 301 }]`. What `*` stands for is put in; the query stays."),
     key("web.site.headers", Kind::Map { names: &Kind::HeaderName, of: &Kind::HeaderValue, max: 64 }, "{}",
-        "Fields that every answer gets which has none of this name."),
+        "Fields that every answer gets which has none of this name; `Vary` is added to what an answer says itself."),
     key("web.site.allow", Kind::List { of: &Kind::Network, max: 1024 }, "[]",
         "Who is let in; others are told 403, unless this is empty. The longest prefix in `allow` and `deny` counts."),
     key("web.site.deny", Kind::List { of: &Kind::Network, max: 1024 }, "[]", "Who is told 403."),
     key("web.site.basic_auth", Kind::Record(BASIC_AUTH), "",
-        "Asks for a name and a password: `{ realm = \"…\", users = \"FILE\" }`, the file with lines that `tidegate password` prints. Read when the workers start.")
+        "Asks for a name and a password: `{ realm = \"…\", users = \"FILE\" }`, the file with lines that `tidegate password` prints. Read when the workers start. `max_failures`: wrong passwords for a name from an address within 15 minutes, ten times as many from an address for any name; further ones are a 429; 0: no limit.")
         .default(Default::Absent),
     key("web.site.limit_rate", Kind::Size { min: 0, max: GIB }, r#""0B""#,
         "Bytes per second of the bodies of a connection; 0: no limit."),

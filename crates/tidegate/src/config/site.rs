@@ -97,6 +97,8 @@ pub struct BasicAuth {
     pub realm: String,
     /// A file of names and hashes.
     pub users: PathBuf,
+    /// Wrong passwords for a name from an address within 15 minutes; 0: no limit.
+    pub max_failures: u32,
 }
 
 /// `limit_requests`

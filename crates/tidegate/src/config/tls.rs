@@ -77,7 +77,8 @@ const SINGLE: [(&str, Kind); 3] = [
     ("handshake_timeout", Kind::Duration { min: Duration::from_millis(1), max: Duration::from_secs(3600) }),
     ("max_handshakes", Kind::Int { min: 1, max: 1_000_000 }),
 ];
-const NAMES: [&str; 7] =
+/// All keys.
+pub(super) const NAMES: [&str; 7] =
     [CERT, KEY, CERTIFICATES, "min_version", ALPN, "handshake_timeout", "max_handshakes"];
 /// How many further certificates there may be.
 const MAX_CERTIFICATES: usize = 256;

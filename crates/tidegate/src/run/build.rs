@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 
 use tidegate_engine::{
     Acceptor, AcceptorBuilder, AcceptorHandle, AddressCounts, Backend, Balance, Budget, Dispatch,
-    EngineConfig, Epoll, EventLoop, HandlerPool, LoopBuilder, LoopHandle, ProcessMetrics, Receiver,
-    ReceiverBuilder, ReceiverHandle, Socket, Sockets, TimerKind, Trigger,
+    EngineConfig, Epoll, EventLoop, HandlerPool, LoopBuilder, LoopHandle, ProcessMetrics, ProcessWord,
+    Receiver, ReceiverBuilder, ReceiverHandle, Socket, Sockets, TimerKind, Trigger,
 };
 use tidegate_sys::fd_channel::FdChannel;
 
@@ -92,7 +92,8 @@ impl Built {
         let threads = Threads::of_worker(&server.config, index, server.loop_count());
         let pool = start_pool(server, &threads)?;
         let budget = Budget::new(server.config.engine.max_buffer_bytes.as_usize());
-        let addresses = AddressCounts::new();
+        let seat = places.first().map_or(0, |place| place.get(ProcessWord::Seat));
+        let addresses = status.address_counts(index, usize::try_from(seat).unwrap_or(0));
         let plan = Plan { server, status, places, pool: pool.as_ref(), threads: &threads, budget, addresses };
         let (loops, intake, handles) = if server.hands_over() && !inherited.channels.is_empty() {
             plan.another_accepts(inherited)?

@@ -24,6 +24,7 @@ use super::handout::{HANDOUT_FD, Handout, metrics_name};
 use super::worker::SharedWords;
 use crate::board::Board;
 use crate::config::Accept;
+use crate::layout::Layout;
 use crate::sockets::Bound;
 use crate::status::{StatusSource, View};
 use crate::tables::{TableSizes, Tables};
@@ -89,8 +90,11 @@ impl Generation {
         let workers = server.worker_count();
         let before = before.map_or(&[][..], |before| &before.bound);
         let bound = server.bind_beside(workers, before, given, patience)?;
-        let places = server.layout().places(usize::try_from(workers).unwrap_or(usize::MAX));
-        let (metrics, tables, fd) = shared_metrics(places, server.site_count(), server.tables)?;
+        let worker_count = usize::try_from(workers).unwrap_or(usize::MAX);
+        let places = server.layout().places(worker_count);
+        let seats = Layout::worker_seats(worker_count);
+        let tables = server.tables.with_addresses(seats, server.config.engine.max_connections);
+        let (metrics, tables, fd) = shared_metrics(places, server.site_count(), tables)?;
         let listeners = server.listener_metas(bound.iter().map(|bound| bound.address.as_str()));
         let view = View { generation: number.into(), metrics, listeners, layout: server.layout(), tables };
         Ok(Self { number, server, workers, bound, view, metrics: fd, is_committed: false })

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tidegate_accounts::Sessions;
 use tidegate_engine::{BoxError, Words};
 use tidegate_web::{
-    Access, AccessFormat, FilesOptions, Hsts, Networks, REQUEST_LIMIT_WORDS, RequestIdMode, RequestRate,
-    SiteBuilder, SiteRedirect, Status, Web, WebBuilder,
+    Access, AccessFormat, FilesOptions, Hsts, LOGIN_LIMIT_TABLES, Networks, REQUEST_LIMIT_WORDS,
+    RequestIdMode, RequestRate, SiteBuilder, SiteRedirect, Status, Web, WebBuilder,
 };
 
 use crate::config::{self, WebSite};
@@ -48,14 +48,26 @@ pub(crate) fn redirect(config: &config::Web) -> Result<Web, BoxError> {
 
 /// The memory for the limits of all sites: a site has one limit, on however many listeners and loops it is.
 pub(crate) fn tables(config: &config::Web) -> TableSizes {
-    let count = config.site.iter().filter(|site| site.limit_requests.is_some()).count();
-    TableSizes { count, words: REQUEST_LIMIT_WORDS }
+    let count = config.site.iter().map(tables_of).sum();
+    TableSizes { count, words: REQUEST_LIMIT_WORDS, ..TableSizes::default() }
+}
+
+/// How many tables a site has.
+fn tables_of(site: &WebSite) -> usize {
+    let limits_logins = site.basic_auth.as_ref().is_some_and(|auth| auth.max_failures > 0);
+    usize::from(site.limit_requests.is_some()) + if limits_logins { LOGIN_LIMIT_TABLES } else { 0 }
 }
 
 /// The tables of the sites of a listener, in their order.
 fn own_tables(config: &config::Web, listener: &str, tables: &Tables) -> Vec<Arc<dyn Words>> {
-    let limited = config.site.iter().filter(|site| site.limit_requests.is_some()).enumerate();
-    limited.filter(|(_, site)| is_on(site, listener)).filter_map(|(number, _)| tables.get(number)).collect()
+    let mut next = 0;
+    let of_sites = config.site.iter().map(|site| {
+        let first = next;
+        next += tables_of(site);
+        (site, first..next)
+    });
+    let here = of_sites.filter(|(site, _)| is_on(site, listener));
+    here.flat_map(|(_, numbers)| numbers).filter_map(|number| tables.get(number)).collect()
 }
 
 /// Whether a listener has a site.
@@ -89,6 +101,7 @@ fn general(config: &config::Web) -> Result<WebBuilder, BoxError> {
         api_session_lifetime: _,
         api_sign_window: _,
         api_max_failures: _,
+        api_max_registrations: _,
         // `web` and `named`.
         respond: _,
         site: _,
@@ -152,7 +165,7 @@ fn named(config: &config::Web, site: &WebSite) -> Result<SiteBuilder, BoxError> 
         builder = builder.field(name, value);
     }
     if let Some(auth) = &site.basic_auth {
-        builder = builder.basic_auth(&auth.realm, &auth.users);
+        builder = builder.basic_auth(&auth.realm, &auth.users).max_login_failures(auth.max_failures);
     }
     if let Some(limit) = site.limit_requests {
         builder = builder.limit_requests(RequestRate { per_second: limit.rate, burst: limit.burst });

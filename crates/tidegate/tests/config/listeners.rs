@@ -169,7 +169,7 @@ fn too_many_listeners() {
 fn options_of_a_listener() {
     let given = Given::file(
         listener("127.0.0.1:0", "echo")
-            + "nodelay = false\nkeepalive = \"2m\"\nlinger = \"0s\"\nreceive_buffer = \"64KiB\"\nsend_buffer = 1\nuser_timeout = \"7s\"\nproxy_protocol = true\n",
+            + "nodelay = false\nkeepalive = \"2m\"\nlinger = \"0s\"\nreceive_buffer = \"64KiB\"\nsend_buffer = 1\nuser_timeout = \"7s\"\nmax_unsent = \"64KiB\"\nproxy_protocol = true\n",
     );
     let found = given.config().listen.remove(0);
     assert_eq!((found.nodelay, found.keepalive), (false, Some(Duration::from_secs(120))));
@@ -180,6 +180,17 @@ fn options_of_a_listener() {
     assert_eq!((plain.receive_buffer.get(), plain.send_buffer.get()), (0, 0));
     assert_eq!((found.user_timeout, found.proxy_protocol), (Some(Duration::from_secs(7)), true));
     assert_eq!((plain.user_timeout, plain.proxy_protocol), (None, false));
+    assert_eq!((found.max_unsent().get(), plain.max_unsent().get()), (65536, 0));
+}
+
+#[test]
+fn what_waits_of_tls_is_memory_of_its_own() {
+    let tls = "tls = { cert = \"a.pem\", key = \"a.key\" }\n";
+    for (said, bytes) in [("", 128 << 10), ("max_unsent = \"0B\"\n", 0), ("max_unsent = 7\n", 7)] {
+        let text = listener("127.0.0.1:0", "web") + tls + said;
+        let found = Given::file(text).config().listen.remove(0);
+        assert_eq!(found.max_unsent().get(), bytes, "{said}");
+    }
 }
 
 #[test]
@@ -214,7 +225,7 @@ fn a_time_to_linger_would_stop_the_loop() {
 
 #[test]
 fn options_that_a_unix_socket_does_not_have() {
-    let none = "nodelay = false\nkeepalive = \"1m\"\nlinger = \"0s\"\nreceive_buffer = 1\nsend_buffer = 2\nuser_timeout = \"9s\"\n";
+    let none = "nodelay = false\nkeepalive = \"1m\"\nlinger = \"0s\"\nreceive_buffer = 1\nsend_buffer = 2\nuser_timeout = \"9s\"\nmax_unsent = 3\n";
     let errors = Given::file(listener("unix:s", "echo") + none).load().unwrap_err();
     let found: Vec<(&str, &str)> =
         errors.errors().iter().map(|error| (error.key(), error.message())).collect();
@@ -233,6 +244,7 @@ fn options_that_a_unix_socket_does_not_have() {
             ("listen[0].receive_buffer", buffer("\"1B\"").as_str()),
             ("listen[0].send_buffer", buffer("\"2B\"").as_str()),
             ("listen[0].user_timeout", tcp("\"9s\"").as_str()),
+            ("listen[0].max_unsent", tcp("\"3B\"").as_str()),
         ]
     );
 }

@@ -84,7 +84,7 @@ tidegate.toml:10:10: web.site[2].allow[0]: "10.0.0.1/8": there are bits behind t
 tidegate.toml:12:18: web.site[2].limit_requests: "rate" is missing (allowed: rate = a number from 1 to 1000000)
 12 | limit_requests = { burst = 1 }
    |                  ^^^^^^^^^^^^^
-tidegate.toml:13:14: web.site[2].basic_auth: a string is not allowed (allowed: { realm = "Restricted", users = … })
+tidegate.toml:13:14: web.site[2].basic_auth: a string is not allowed (allowed: { realm = "Restricted", users = …, max_failures = 10 })
 13 | basic_auth = "users"
    |              ^^^^^^^"#,
     );
@@ -155,5 +155,34 @@ fn sites_come_from_variables_too() {
     assert_eq!(
         (&config.web.site[0].hosts[..], &config.web.index[..]),
         (&["a.b".to_owned()][..], &["a.html".to_owned(), "b.html".to_owned()][..])
+    );
+}
+
+#[test]
+fn a_field_that_would_be_said_twice_is_an_error_before_the_workers_start() {
+    check(
+        r#"
+[web]
+request_id = "new"
+[[web.site]]
+headers = { "Strict-Transport-Security" = "max-age=1" }
+hsts = { max_age = "1d" }
+[[web.site]]
+hosts = ["a"]
+headers = { "Strict-Transport-Security" = "max-age=1", X-Frame-Options = "DENY", x-frame-options = "DENY" }
+[[web.site]]
+hosts = ["b"]
+headers = { "x-request-id" = "1" }
+"#,
+        r#"
+tidegate.toml:5:11: web.site[0].headers: "Strict-Transport-Security" is what `hsts` sets; keep one of them
+5 | headers = { "Strict-Transport-Security" = "max-age=1" }
+  |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+tidegate.toml:9:11: web.site[1].headers: "X-Frame-Options" and "x-frame-options" are one field; keep one of them
+9 | headers = { "Strict-Transport-Security" = "max-age=1", X-Frame-Options = "DENY", x-frame-options = "DENY" }
+  |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+tidegate.toml:12:11: web.site[2].headers: "x-request-id" is what `web.request_id` sets; keep one of them
+12 | headers = { "x-request-id" = "1" }
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^"#,
     );
 }

@@ -47,6 +47,7 @@ fn on_unix(row: &Row) -> Vec<Wrong<'_>> {
         ("linger", TCP),
         ("receive_buffer", BUFFER),
         ("send_buffer", BUFFER),
+        ("max_unsent", TCP),
     ];
     let said = options.into_iter().filter_map(|(name, why)| Some((name, row.get(name)?, why)));
     said.filter(|(name, setting, _)| *name == "linger" || !is_default(name, setting)).collect()
@@ -62,8 +63,8 @@ fn on_datagrams(row: &Row) -> Vec<Wrong<'_>> {
             .any(|it| service.value == it.as_str())
     });
     let options =
-        ["backlog", "nodelay", "keepalive", "user_timeout", "linger", "proxy_protocol", "tls"].into_iter();
-    let said = options.filter_map(|name| Some((name, row.get(name)?, OPTION)));
+        ["backlog", "nodelay", "keepalive", "user_timeout", "linger", "max_unsent", "proxy_protocol", "tls"];
+    let said = options.into_iter().filter_map(|name| Some((name, row.get(name)?, OPTION)));
     let wrong = said.filter(|(name, setting, _)| *name == "linger" || !is_default(name, setting));
     service.map(|service| ("service", service, SERVICE)).into_iter().chain(wrong).collect()
 }

@@ -45,6 +45,11 @@ pub(super) fn rules(tree: &Tree) -> Vec<Finding> {
                 }
             }
         }
+        if let Some(headers) = row.get("headers")
+            && let Some(why) = set_twice(headers, row.get("hsts").is_some(), has_request_ids(tree))
+        {
+            wrong("headers", headers, why);
+        }
         if let Some(setting) = row.get("basic_auth")
             && let Some(why) = setting.value["users"].as_str().and_then(no_users)
         {
@@ -64,6 +69,29 @@ pub(super) fn rules(tree: &Tree) -> Vec<Finding> {
     }
     found.extend(shared_hosts(tree));
     found
+}
+
+fn has_request_ids(tree: &Tree) -> bool {
+    tree.text("web.request_id").is_some_and(|mode| mode != "off")
+}
+
+/// Why a field would be in an answer twice.
+fn set_twice(headers: &Setting, has_hsts: bool, has_ids: bool) -> Option<String> {
+    let mut seen: Vec<&str> = Vec::new();
+    for name in headers.value.as_object()?.keys() {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if let Some(other) = seen.iter().find(|other| is(other)) {
+            return Some(format!("{} and {} are one field; keep one of them", quote(other), quote(name)));
+        }
+        for (own, key) in [("strict-transport-security", "hsts"), ("x-request-id", "web.request_id")] {
+            let on = if key == "hsts" { has_hsts } else { has_ids };
+            if on && is(own) {
+                return Some(format!("{} is what `{key}` sets; keep one of them", quote(name)));
+            }
+        }
+        seen.push(name);
+    }
+    None
 }
 
 fn texts(setting: &Setting) -> impl Iterator<Item = &str> {
