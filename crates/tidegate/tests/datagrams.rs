@@ -1,7 +1,7 @@
 //! Datagrams in servers inside another program, and the example that serves them with processes of its own.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -22,8 +22,13 @@ fn client(address: impl std::net::ToSocketAddrs) -> UdpSocket {
 fn ask(client: &UdpSocket, bytes: &[u8]) -> Vec<u8> {
     client.send(bytes).unwrap();
     let mut buffer = [0; 2048];
-    let len = client.recv(&mut buffer).unwrap();
-    buffer[..len].to_vec()
+    loop {
+        match client.recv(&mut buffer) {
+            // A call with a limit of time is not begun again by the kernel (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return buffer[..received.unwrap()].to_vec(),
+        }
+    }
 }
 
 fn udp(server: &SpawnedServer, name: &str) -> UdpSocket {

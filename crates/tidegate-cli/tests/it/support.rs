@@ -4,7 +4,7 @@
 //! waited for has a bound that only a failure reaches.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -139,7 +139,7 @@ impl Setup {
         clean(&mut command, &self.dir).args(self.command).args(settings(&self.set));
         command.envs(self.env.iter().map(|(key, value)| (*key, value.as_str())));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-        let mut master = command.spawn().unwrap();
+        let mut master = spawned(&mut command);
         self.given.clear();
         let stderr = BufReader::new(master.stderr.take().unwrap());
         let (sender, lines) = channel();
@@ -363,7 +363,7 @@ pub(crate) fn tidegate_in<S: AsRef<std::ffi::OsStr>>(
 
 /// Runs a command, which is killed when it does not end.
 pub(crate) fn output_of(command: &mut Command) -> Output {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawned(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     // Closed now, so that a command that reads does not wait for more.
     drop(child.stdin.take());
     let watched = Watched::open(id(&child));
@@ -376,6 +376,19 @@ pub(crate) fn output_of(command: &mut Command) -> Output {
             panic!("{command:?} does not end: {error}");
         }
     }
+}
+
+/// A process of the command. A program that was just copied may be open for writing a little longer, in a process that another
+/// test has forked and that has not become its own program yet.
+fn spawned(command: &mut Command) -> Child {
+    let mut outcome = command.spawn();
+    let deadline = Instant::now() + BOUND;
+    while outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ExecutableFileBusy) {
+        assert!(Instant::now() < deadline, "the program stays open for writing");
+        thread::sleep(Duration::from_millis(5));
+        outcome = command.spawn();
+    }
+    outcome.unwrap()
 }
 
 /// Without the environment of whoever runs the tests, which may be a configuration.
