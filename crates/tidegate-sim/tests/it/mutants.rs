@@ -110,8 +110,8 @@ mutants! {
         "        self.inputs -= conn.weighed as usize;"
         => "        self.inputs -= if PLANTED { 0 } else { conn.weighed as usize };";
     "blocks of output are not given back", "loop-inline", "engine/src/event_loop/closing.rs":
-        "        if let Some(mut output) = conn.output.take() {\n            output.clear(&mut self.turn.pool);\n        }\n        self.reactor.close(token, end);"
-        => "        if let Some(mut output) = conn.output.take().filter(|_| !PLANTED) {\n            output.clear(&mut self.turn.pool);\n        }\n        self.reactor.close(token, end);";
+        "        let bytes_taken = conn.bytes_taken(self.reactor.unsent_bytes(token));\n        if let Some(mut output) = conn.output.take() {"
+        => "        let bytes_taken = conn.bytes_taken(self.reactor.unsent_bytes(token));\n        if let Some(mut output) = conn.output.take().filter(|_| !PLANTED) {";
     "nobody accepts again after a shortage", "loop-inline", "engine/src/accepting.rs":
         "        if exhausted {\n            self.exhausted = Some(moment.now + RETRY_AFTER);"
         => "        if exhausted && !PLANTED {\n            self.exhausted = Some(moment.now + RETRY_AFTER);";
