@@ -74,7 +74,7 @@ fn check(fields: &tidegate_http::Fields<'_>) {
         Some(Credentials::Bearer(token)) => assert!(!token.is_empty() && token.is_ascii()),
         None => {}
     }
-    let peer = [10, 0, 0, 1].into();
-    assert_eq!(forwarded_client(fields, peer, |_| false), peer);
-    let _ = (forwarded_client(fields, peer, |_| true), forwarded_secure(fields));
+    // The one nearest to us says who it is, whomever it trusts.
+    assert_eq!(forwarded_client(fields, |_| false).is_some(), forwarded_client(fields, |_| true).is_some());
+    let _ = forwarded_secure(fields);
 }

@@ -61,7 +61,7 @@ pub use date::{HTTP_DATE_LEN, format_http_date, parse_http_date};
 pub use error::HttpError;
 pub use etag::EntityTag;
 pub use fields::{Field, Fields};
-pub use form::{FormError, FormPairs, MAX_FORM_PAIRS};
+pub use form::{FormError, MAX_FORM_PAIRS, check_form};
 pub use form_data::{FormDataLimits, FormDataParser, FormEvent, FormStep};
 pub use form_data_error::FormDataError;
 pub use form_part::FormPart;

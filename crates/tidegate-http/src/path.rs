@@ -6,7 +6,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use crate::bytes::{PLAIN, class};
+use crate::bytes::{PLAIN, class, hex};
 
 /// Why a path is not served. All are answered with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +97,7 @@ fn decode_onto(out: &mut Vec<u8>, segment: &[u8]) -> Result<(), PathError> {
             continue;
         }
         let [high, low, after @ ..] = after else { return Err(PathError::Encoding) };
+        let hex = |digit| hex(digit).ok_or(PathError::Encoding);
         let decoded = hex(*high)? << 4 | hex(*low)?;
         if decoded == b'/' || decoded == 0 {
             return Err(PathError::Forbidden);
@@ -105,15 +106,6 @@ fn decode_onto(out: &mut Vec<u8>, segment: &[u8]) -> Result<(), PathError> {
         rest = after;
     }
     Ok(())
-}
-
-const fn hex(byte: u8) -> Result<u8, PathError> {
-    match byte {
-        b'0'..=b'9' => Ok(byte - b'0'),
-        b'a'..=b'f' => Ok(byte - b'a' + 10),
-        b'A'..=b'F' => Ok(byte - b'A' + 10),
-        _ => Err(PathError::Encoding),
-    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ fn reason(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "it is signed by itself, or by an issuer who is none of the roots".to_owned()
         }
-        CertificateError::BadSignature => {
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "the root of that name has another key; is the file of roots older than the certificate?"
                 .to_owned()
         }
@@ -60,6 +61,10 @@ fn reason(error: &CertificateError) -> String {
         }
         CertificateError::NotValidYetContext { time, not_before } => {
             format!("it is not valid for another {} days; is the clock right?", days(not_before, time))
+        }
+        // What openssl-req(1) makes, unless it is told otherwise. The error has no other name here.
+        CertificateError::Other(error) if error.0.to_string() == "CaUsedAsEndEntity" => {
+            "it is one of an authority (CA:TRUE), which cannot be a server's own; make another that says CA:FALSE".to_owned()
         }
         other => other.to_string(),
     }

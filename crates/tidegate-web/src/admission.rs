@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use tidegate_engine::{ConnHandle, Flow, Io, TimerToken};
-use tidegate_http::{BodyFraming, Head, Status, Version};
+use tidegate_http::{BodyFraming, Credentials, Head, Status, Version};
 
 use crate::Response;
 use crate::Web;
@@ -50,9 +50,7 @@ impl Web {
         if self.trusted_proxies.is_empty() {
             return peer;
         }
-        let named = |name: &'static str| head.fields(bytes).named(name).collect::<Vec<_>>();
-        let proto = named("x-forwarded-proto").pop();
-        client_behind(peer, &self.trusted_proxies, named("x-forwarded-for").into_iter(), proto)
+        client_behind(peer, &self.trusted_proxies, &head.fields(bytes))
     }
 
     /// Whether a request is let in, and what its answer is to have.
@@ -86,7 +84,7 @@ impl Web {
             return refused(answer.header("Retry-After", seconds.to_string()));
         }
         let Some(auth) = &site.gates.auth else { return Admission::Go };
-        match auth.judge(head.fields(bytes).named("authorization").next(), io.now()) {
+        match auth.judge(Credentials::of(&head.fields(bytes)), io.now()) {
             Judgement::Admitted(user) => {
                 session.note_user(user);
                 Admission::Go

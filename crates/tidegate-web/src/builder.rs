@@ -40,6 +40,7 @@ pub struct WebBuilder {
     blocking: Blocking,
     handler_timeout: Duration,
     max_collected_bytes: usize,
+    collected_patience: Duration,
     keep_alive: Duration,
     head_timeout: Duration,
     body_timeout: Duration,
@@ -165,6 +166,7 @@ impl WebBuilder {
             blocking: Blocking::Own { threads: 4, queue: 64 },
             handler_timeout: Duration::from_secs(60),
             max_collected_bytes: 256 << 20,
+            collected_patience: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
@@ -304,9 +306,17 @@ impl WebBuilder {
     }
 
     /// How many bytes the request bodies that are being collected may have together; a request that would need more is told
-    /// 503. Default 256 MiB.
+    /// 503. What counts is what has come, not what was announced. Default 256 MiB.
     pub const fn max_collected_bytes(mut self, bytes: usize) -> Self {
         self.max_collected_bytes = bytes;
+        self
+    }
+
+    /// How long a body may be under way while more than half of [`max_collected_bytes`](Self::max_collected_bytes) is taken: one
+    /// that takes longer is told 503 when its next part comes, so that those who send slowly cannot keep all of it from the
+    /// others. Default 30 s, in which 10 MiB come with 3 Mbit/s.
+    pub const fn collected_patience(mut self, patience: Duration) -> Self {
+        self.collected_patience = patience;
         self
     }
 
@@ -456,7 +466,8 @@ impl WebBuilder {
             && self.access_log.is_none()
             && self.request_ids == RequestIdMode::Off
             && self.max_requests == 0;
-        let (mut around, budget) = (self.around, Arc::new(Budget::new(self.max_collected_bytes)));
+        let (mut around, budget) =
+            (self.around, Arc::new(Budget::new(self.max_collected_bytes, self.collected_patience)));
         // For sinks that keep something in memory.
         around.states.insert(Arc::clone(&budget));
         let follows_answers = self.access_log.is_some() || sites.iter().any(|site| site.limit_rate > 0);

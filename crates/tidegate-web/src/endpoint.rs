@@ -88,13 +88,34 @@ pub fn deferred(work: impl Fn(&Request<'_>, Reply) + Send + Sync + 'static) -> E
 
 /// Takes a body part by part, as large as the route allows. The function sees the head alone, and begins or refuses; a client
 /// that waits for `100 Continue` is told it then. With [`MethodRoutes::blocking`], it and its sink run on the pool.
+///
+/// A `PUT` or `POST` with `Content-Range`, which sends a part of something, is answered with 400 instead of being taken for the
+/// whole (RFC 9110, sections 9.3.4 and 14.5). A sink that takes parts is a [`partial_sink`].
 pub fn sink<S: BodySink + 'static>(
+    open: impl Fn(&Request<'_>) -> Result<S, Response> + Send + Sync + 'static,
+) -> Endpoint {
+    partial_sink(move |request| match part_of(request) {
+        Some(_) => {
+            Err(Response::new(Status::BAD_REQUEST).body("Content-Range: only the whole is taken here\n"))
+        }
+        None => open(request),
+    })
+}
+
+/// As [`sink`], but a request with `Content-Range` is for the function to deal with.
+pub fn partial_sink<S: BodySink + 'static>(
     open: impl Fn(&Request<'_>) -> Result<S, Response> + Send + Sync + 'static,
 ) -> Endpoint {
     Endpoint::new(Work::Sink(Box::new(move |request| {
         let sink: Box<dyn BodySink> = Box::new(open(request)?);
         Ok(sink)
     })))
+}
+
+/// The `Content-Range` of a request, where it has a meaning.
+fn part_of<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
+    let has_meaning = matches!(request.method(), Method::Put | Method::Post);
+    has_meaning.then(|| request.head.fields(request.bytes).named("content-range").next()).flatten()
 }
 
 macro_rules! methods {

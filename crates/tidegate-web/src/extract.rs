@@ -5,7 +5,7 @@
 use std::fmt;
 
 use serde::de::DeserializeOwned;
-use tidegate_http::Status;
+use tidegate_http::{MediaType, Status, check_form};
 
 use crate::exchange::Client;
 use crate::{Request, Response};
@@ -43,7 +43,8 @@ pub trait FromRequest: Sized {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path<T>(pub T);
 
-/// The query, `a=1&b=2`. A field that is a `Vec` takes a name that is there several times.
+/// The query, `a=1&b=2`. A field that is a `Vec` takes a name that is there several times. What is no UTF-8 when it has been
+/// decoded, or has more than 1000 pairs, is answered with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query<T>(pub T);
 
@@ -51,7 +52,8 @@ pub struct Query<T>(pub T);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
-/// A body of a form, `application/x-www-form-urlencoded`. One with files is a [`FormData`](crate::FormData).
+/// A body of a form, `application/x-www-form-urlencoded`; names and values as in a [`Query`]. One with files is a
+/// [`FormData`](crate::FormData).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form<T>(pub T);
 
@@ -72,6 +74,7 @@ impl<T: DeserializeOwned> FromRequest for Path<T> {
 impl<T: DeserializeOwned> FromRequest for Query<T> {
     fn from_request(request: &Request<'_>) -> Result<Self, Response> {
         let query = request.query().unwrap_or_default();
+        check_form(query.as_bytes()).map_err(|error| refuse(Status::BAD_REQUEST, "query", &error))?;
         let value = serde_html_form::from_str(query);
         value.map(Self).map_err(|error| refuse(Status::BAD_REQUEST, "query", &error))
     }
@@ -79,10 +82,7 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
 
 impl<T: DeserializeOwned> FromRequest for Json<T> {
     fn from_request(request: &Request<'_>) -> Result<Self, Response> {
-        let media_type = media_type(request);
-        let is_json = media_type.eq_ignore_ascii_case("application/json")
-            || media_type.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"));
-        if !is_json {
+        if !media_type(request).is_some_and(|it| it.is_json()) {
             return Err(unsupported("application/json"));
         }
         serde_json::from_slice(request.body()).map(Self).map_err(|error| {
@@ -94,9 +94,10 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
 
 impl<T: DeserializeOwned> FromRequest for Form<T> {
     fn from_request(request: &Request<'_>) -> Result<Self, Response> {
-        if !media_type(request).eq_ignore_ascii_case(FORM) {
-            return Err(unsupported(FORM));
+        if !media_type(request).is_some_and(|it| it.is("application", "x-www-form-urlencoded")) {
+            return Err(unsupported("application/x-www-form-urlencoded"));
         }
+        check_form(request.body()).map_err(|error| refuse(Status::BAD_REQUEST, "body", &error))?;
         let value = serde_html_form::from_bytes(request.body());
         value.map(Self).map_err(|error| refuse(Status::UNPROCESSABLE_CONTENT, "body", &error))
     }
@@ -142,12 +143,9 @@ impl<T: FromRequest> FromRequest for Option<T> {
     }
 }
 
-const FORM: &str = "application/x-www-form-urlencoded";
-
-/// The type of the body without its parameters.
-fn media_type<'a>(request: &Request<'a>) -> &'a str {
-    let value = request.header("Content-Type").unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+/// The type of the body; `None` when there is none, two, or one that is malformed.
+fn media_type<'a>(request: &Request<'a>) -> Option<MediaType<'a>> {
+    MediaType::of(&request.head.fields(request.bytes))
 }
 
 /// Says what is wrong, and where.

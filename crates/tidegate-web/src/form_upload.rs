@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_http::{FormDataLimits, FormDataParser, FormEvent, FormPart, Status};
 
@@ -128,7 +129,7 @@ impl FormUploads {
         let parser = form_parser(request, self.parser)?;
         // The builder of the service has put it there.
         let budget = request.state::<Arc<Budget>>().cloned();
-        let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(self.max_text_bytes)));
+        let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(self.max_text_bytes, Duration::MAX)));
         let received = Received {
             to: self.clone(),
             texts: Collected::new(budget),

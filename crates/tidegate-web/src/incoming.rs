@@ -2,6 +2,7 @@
 //!
 //! Invariant: a body is dropped, collected up to its limit, or given to a sink part by part; it never gathers beyond that.
 
+use tidegate_engine::Instant;
 use tidegate_http::{BodyFraming, ChunkedDecoder, Head};
 
 use crate::Response;
@@ -26,8 +27,8 @@ pub(crate) struct Incoming {
 pub(crate) enum Fate {
     /// Nobody wants it.
     Drop,
-    /// The endpoint gets all of it.
-    Collect(Found<'static>, Collected),
+    /// The endpoint gets all of it. With the time at which it began.
+    Collect(Found<'static>, Collected, Instant),
     /// A sink gets it as it comes.
     Sink(SinkSeat),
 }
@@ -112,7 +113,7 @@ impl Fate {
     fn take(&mut self, data: &[u8]) -> bool {
         match self {
             Self::Drop => true,
-            Self::Collect(_, collected) => collected.extend(data),
+            Self::Collect(_, collected, _) => collected.extend(data),
             Self::Sink(seat) => {
                 seat.part.extend_from_slice(data);
                 true

@@ -79,7 +79,7 @@ pub use blocking_pool::BlockingPool;
 pub use builder::{WebBuilder, WebError};
 pub use cookies::Cookies;
 pub use endpoint::{
-    Endpoint, IntoEndpoint, MethodRoutes, Plain, deferred, delete, get, patch, post, put, sink,
+    Endpoint, IntoEndpoint, MethodRoutes, Plain, deferred, delete, get, partial_sink, patch, post, put, sink,
 };
 pub use exchange::Client;
 pub use extract::{Extension, Form, FromRequest, Json, Path, Query, State};

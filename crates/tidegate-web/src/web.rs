@@ -190,6 +190,14 @@ impl Web {
         self.refuse(io, session, asked, (Status::CONTENT_TOO_LARGE, Reason::PROTOCOL_ERROR))
     }
 
+    /// There is no memory for a body, or not for that long.
+    pub(crate) fn refuse_memory(&self, io: &mut Io<'_>, session: &mut Session) -> Flow {
+        let (site, method) = (self.site_of_body(session), session.method());
+        session.end_body();
+        let answer = Self::no_room(io, site).into();
+        self.finish(io, session, site, Delivery::last(method, Reason::OVERLOADED), answer)
+    }
+
     /// A request that was let in.
     #[inline]
     pub(crate) fn on_head(&self, io: &mut Io<'_>, session: &mut Session, head: &Head, bytes: &[u8]) -> Flow {
@@ -255,12 +263,7 @@ impl Service for Web {
                 session.end_body();
                 self.refuse_body(io, session, (site, method))
             }
-            Kind::NoMemory => {
-                let (site, method) = (self.site_of_body(session), session.method());
-                session.end_body();
-                let answer = Self::no_room(io, site).into();
-                self.finish(io, session, site, Delivery::last(method, Reason::OVERLOADED), answer)
-            }
+            Kind::NoMemory => self.refuse_memory(io, session),
             Kind::Bad(error, method) => {
                 io.count(counters::BAD_REQUESTS, 1);
                 tracing::debug!(%error, "bad request");

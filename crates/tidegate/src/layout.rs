@@ -54,7 +54,7 @@ impl Layout {
     /// Where the workers begin.
     pub(crate) const FIRST_WORKER: usize = 2;
     /// A worker, and one that replaces it while it still drains.
-    const PROCESSES_OF_A_WORKER: usize = 2;
+    pub(crate) const PROCESSES_OF_A_WORKER: usize = 2;
 
     /// The places of those that live over generations.
     pub(crate) const PERMANENT: Self = Self { loops: 1, has_acceptor: false, is_permanent: true };

@@ -311,6 +311,10 @@ impl StatusSource {
     /// How many connections each address has, for a worker, which counts together with all others of its generation and of
     /// those before.
     pub(crate) fn address_counts(&self, worker: usize, replacing: usize) -> AddressCounts {
+        // Where two are left of a worker that was replaced twice, the third would share the seat of one of them.
+        if replacing >= Layout::PROCESSES_OF_A_WORKER {
+            return AddressCounts::new();
+        }
         let Some((own, older)) = self.generations.split_last() else { return AddressCounts::new() };
         let Some(table) = own.tables.addresses() else { return AddressCounts::new() };
         let older = older.iter().filter_map(|view| view.tables.addresses().cloned()).collect();

@@ -30,6 +30,8 @@ fn who_is_logged_in_stays_so_over_a_reload_and_with_every_worker() {
     let dir = tempdir().unwrap();
     let server = Setup::new(&dir).set("web.api=true").start();
     assert_eq!(post(&server, "/api/register", "user=ada&password=secret").status, 201);
+    let mangled = post(&server, "/api/register", "user=ad%ff&password=secret");
+    assert_eq!(mangled.status, 400, "{}", mangled.body);
     let login = post(&server, "/api/login", "user=ada&password=secret&session=bearer");
     assert_eq!(login.status, 200, "{}", login.body);
     let session: Value = serde_json::from_str(&login.body).unwrap();

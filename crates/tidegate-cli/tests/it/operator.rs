@@ -243,6 +243,45 @@ fn a_drained_worker_keeps_who_is_there_and_its_successor_gets_who_comes() {
     }
 }
 
+/// Where a worker sits among the counters, changes with each that is replaced and with each that is killed.
+#[test]
+fn what_a_killed_successor_has_held_is_free_again() {
+    let dir = tempdir().unwrap();
+    let server = Setup::new(&dir).set("process.workers=1").set("web.max_connections_per_address=2").start();
+    let fill = || {
+        let mut clients = [0, 1].map(|_| Connection::open(server.address("web")));
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/hello").status, 200));
+        clients
+    };
+    let alone = |pid: u64| {
+        server.wait_status("the worker is the only one, and serves", |status| {
+            let mut of_them = status.processes.iter().filter(|it| it.role == "worker");
+            let first = of_them.next();
+            first.is_some_and(|it| it.state == "ready" && it.pid != pid) && of_them.next().is_none()
+        });
+    };
+    for _ in 0..3 {
+        let before = server.worker(0).pid;
+        done(&server, &["drain", "0"], "worker 0 is replaced\n");
+        alone(before);
+        let held = fill();
+        let successor = server.worker(0);
+        Watched::of(&successor).signal(Signal::KILL);
+        alone(successor.pid);
+        drop(held);
+        let [mut first, second] = fill();
+        // The reset may be there before the connection has been told of.
+        let third = TcpStream::connect(server.address("web")).and_then(|mut third| third.read(&mut [0]));
+        assert_eq!(third.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "two are the most");
+        assert_eq!(first.get("/hello").status, 200);
+        drop((first, second));
+        server.wait_status("they have ended", |status| {
+            status.listeners.iter().all(|it| it.name != "web" || it.connections == 0)
+        });
+    }
+    assert_eq!(server.end(Signal::QUIT), Exit::Code(0));
+}
+
 #[test]
 fn the_log_level_changes_in_all_processes_and_those_to_come() {
     let dir = tempdir().unwrap();

@@ -365,6 +365,9 @@ fn a_server_that_is_not_trusted_is_refused_and_both_are_told_why(config: EngineC
     let mut early = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
     (early.not_before, early.not_after) =
         (rcgen::date_time_ymd(4000, 1, 1), rcgen::date_time_ymd(4001, 1, 1));
+    let mut authority = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = Host::of(&authority);
     let (host, renewed) = (Host::localhost(), Host::localhost());
     let stranger = Host::named("stranger", &["localhost"]);
     let trusted = |host: &Host| host.client().advice("ask somebody");
@@ -380,6 +383,12 @@ fn a_server_that_is_not_trusted_is_refused_and_both_are_told_why(config: EngineC
         ),
         (&old, trusted(&old), "it expired ", AlertDescription::CertificateExpired),
         (&early, trusted(&early), "it is not valid for another ", AlertDescription::CertificateExpired),
+        (
+            &authority,
+            trusted(&authority),
+            "it is one of an authority (CA:TRUE)",
+            AlertDescription::CertificateUnknown,
+        ),
     ] {
         for version in [Version::Tls13, Version::Tls12] {
             let bench = Bench::new(config, tls.clone().only_version(version));

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidegate_accounts::Token;
-use tidegate_http::Status;
+use tidegate_http::{Cookies, Credentials, Status};
 
 use super::answers::{cookie_name, failure};
 use crate::{Form, FromRequest, Json, Request, Response};
@@ -63,11 +63,10 @@ pub(super) fn read<T: DeserializeOwned>(request: &Request<'_>) -> Result<T, Resp
 /// [`Sessions`](tidegate_accounts::Sessions) to say.
 #[must_use]
 pub fn session_token(request: &Request<'_>) -> Option<Token> {
-    if let Some((scheme, token)) = request.header("Authorization").and_then(|value| value.split_once(' '))
-        && scheme.eq_ignore_ascii_case("bearer")
-    {
-        return Token::parse(token.trim().as_bytes());
+    let fields = request.head.fields(request.bytes);
+    if let Some(Credentials::Bearer(token)) = Credentials::of(&fields) {
+        return Token::parse(token.as_bytes());
     }
-    let cookies = tidegate_http::Cookies::of(&request.head.fields(request.bytes));
+    let cookies = Cookies::of(&fields);
     Token::parse(cookies.value(cookie_name(request.client().secure))?)
 }

@@ -52,7 +52,7 @@ pub(crate) const MAX_MEMORY_KIB: u32 = 256 << 10;
 /// Passes over that memory.
 pub(crate) const MAX_PASSES: u32 = 32;
 /// Bytes of the longest name.
-const MAX_NAME_BYTES: usize = 256;
+pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// Bytes of the longest password that is looked at.
 pub(crate) const MAX_PASSWORD_BYTES: usize = 256;
 
@@ -152,6 +152,10 @@ pub fn hash_password(password: &[u8]) -> Result<String, String> {
     if !(1..=MAX_PASSWORD_BYTES).contains(&password.len()) {
         return Err(format!("a password has 1 to {MAX_PASSWORD_BYTES} bytes, not {}", password.len()));
     }
+    // RFC 7617, section 2: nobody could log in with another.
+    if !str::from_utf8(password).is_ok_and(|text| !text.contains(char::is_control)) {
+        return Err("a password is UTF-8 without control characters".to_owned());
+    }
     let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| error.to_string())?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     argon2.hash_password(password).map(|hash| hash.to_string()).map_err(|error| error.to_string())
@@ -247,6 +251,9 @@ mod tests {
     fn a_hash_that_is_made_is_one_that_is_read() {
         let line = format!("ada:{}", hash_password(b"a b").unwrap());
         assert!(Users::parse(&line).unwrap().verify("ada", b"a b"));
-        assert!(hash_password(b"").is_err() && hash_password(&[b'a'; 257]).is_err());
+        assert!(hash_password("gr\u{fc}n".as_bytes()).is_ok());
+        for nobody_s in [&b""[..], &[b'a'; 257], b"a\tb", b"gr\xfcn", "\u{85}".as_bytes()] {
+            assert!(hash_password(nobody_s).is_err(), "{}", nobody_s.escape_ascii());
+        }
     }
 }

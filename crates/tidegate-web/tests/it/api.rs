@@ -91,6 +91,10 @@ fn an_account_is_made_once_by_the_rules() {
     }
     let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 26\r\n";
     assert_eq!(client.ask(request("POST", "/api/register", form) + "username=bob&password=pass").status, 201);
+    // As U+FFFD it would be a name like any other.
+    let answer = client.ask(request("POST", "/api/register", form) + "username=b%ff&password=pas");
+    check(&answer, 400, "invalid");
+    assert!(answer.text().contains("pair 1 of the form is not UTF-8"), "{}", answer.text());
     check(&client.ask(request("POST", "/api/register", "Content-Length: 2\r\n") + "{}"), 415, "media-type");
     check(
         &client.ask(request("POST", "/api/register", "Content-Type: application/json\r\n")),

@@ -130,6 +130,65 @@ fn bodies_reach_the_handler_and_what_is_wrong_with_them_is_told() {
 }
 
 #[test]
+fn a_query_or_form_that_is_no_text_is_refused_and_not_mangled() {
+    let server = routes();
+    let mut client = server.connect();
+    let form = "application/x-www-form-urlencoded";
+    for text in ["name=%ff&age=18", "age=18&name=J%FCrgen", "name=a&age=18&%c3=%a4", "name=%ed%a0%80&age=18"]
+    {
+        let answer = client.ask(with_body("POST", "/form", form, text));
+        assert_eq!(answer.status, 400, "{text}");
+        assert!(answer.text().ends_with("of the form is not UTF-8\n"), "{}", answer.text());
+    }
+    let head = request("POST", "/form", &format!("Content-Type: {form}\r\nContent-Length: 13\r\n"));
+    let raw = [head.as_bytes(), b"name=\xfc&age=18"];
+    assert_eq!(raw[1].len(), 13);
+    assert_eq!(client.ask(raw.concat()).text(), "body: pair 1 of the form is not UTF-8\n");
+    let answer = client.ask(get_text("/search?q=a&tag=%ff"));
+    assert_eq!((answer.status, answer.text()), (400, "query: pair 2 of the form is not UTF-8\n"));
+    // A name that differs only in what is no text does not stand in for another.
+    assert_eq!(client.ask(get_text("/search?q%EF%BF%BD=1&q%ff=2&q=a")).status, 400);
+    assert_eq!(client.ask(get_text("/search?q=%EF%BF%BD+%C3%BC%2B%")).text(), "\u{fffd} ü+% [] None");
+    let many = "tag=x&".repeat(999);
+    assert_eq!(client.ask(get_text(&format!("/search?{many}q=a"))).status, 200);
+    let answer = client.ask(get_text(&format!("/search?{many}q=a&limit=1")));
+    assert_eq!((answer.status, answer.text()), (400, "query: more than 1000 pairs in the form\n"));
+}
+
+#[test]
+fn the_type_of_a_body_counts_whatever_its_parameters_are() {
+    let server = routes();
+    let mut client = server.connect();
+    let (form, body) = ("application/x-www-form-urlencoded", "name=a&age=18");
+    for (content_type, status) in [
+        ("Application/X-WWW-Form-Urlencoded; charset=UTF-8", 200),
+        ("application/x-www-form-urlencoded ;a=\"b;c\";", 200),
+        ("application/x-www-form-urlencoded; charset", 415),
+        ("application/x-www-form-urlencoded, text/plain", 415),
+        ("application/x-www-form-urlencoded2", 415),
+        ("", 415),
+    ] {
+        assert_eq!(
+            client.ask(with_body("POST", "/form", content_type, body)).status,
+            status,
+            "{content_type}"
+        );
+    }
+    let twice = format!("text/plain\r\nContent-Type: {form}");
+    assert_eq!(client.ask(with_body("POST", "/form", &twice, body)).status, 415);
+    let json = r#"{"name":"ada","age":36}"#;
+    for (content_type, status) in
+        [("application/json;charset=utf-8", 201), ("application/a+JSON", 201), ("application/jsonp", 415)]
+    {
+        assert_eq!(
+            client.ask(with_body("POST", "/users", content_type, json)).status,
+            status,
+            "{content_type}"
+        );
+    }
+}
+
+#[test]
 fn cookies_come_and_go() {
     let server = routes();
     let answer = server.ask(request("GET", "/cookies", "Cookie: a=1; b=\"2\"; b=3\r\n"));
@@ -196,6 +255,35 @@ fn bodies_in_memory_have_a_limit_together() {
     assert_eq!(holder.answer().text(), "900");
     eventually(|| server.ask(with_body("POST", "/", "a/b", &"y".repeat(200))).status == 200);
     assert!(server.counter("handlers_refused") >= 1);
+}
+
+#[test]
+fn who_sends_slowly_makes_room_when_memory_is_scarce() {
+    let server = Server::start(
+        Web::builder()
+            .max_collected_bytes(1000)
+            .collected_patience(Duration::ZERO)
+            .route("/", post(|body: Vec<u8>| body.len().to_string())),
+    );
+    // What is announced takes nothing.
+    let mut announced = server.connect();
+    announced.send(request("POST", "/", "Content-Length: 1000\r\nExpect: 100-continue\r\n"));
+    assert_eq!(announced.answer().status, 100);
+    let mut slow = server.connect();
+    slow.send(request("POST", "/", "Content-Length: 900\r\n") + &"x".repeat(600));
+    // The part counts when it has been read, so the other asks until it does.
+    eventually(|| server.ask(with_body("POST", "/", "a/b", &"y".repeat(500))).status == 503);
+    slow.send("x");
+    let answer = slow.answer();
+    assert_eq!((answer.status, answer.field("retry-after"), answer.closes()), (503, Some("1"), true));
+    slow.expect_end();
+    assert_eq!(server.ask(with_body("POST", "/", "a/b", &"y".repeat(500))).text(), "500");
+    // As long as no more than half is taken, there is no hurry.
+    announced.send("z".repeat(500));
+    eventually(|| server.ask(with_body("POST", "/", "a/b", &"y".repeat(501))).status == 503);
+    announced.send("z".repeat(500));
+    assert_eq!(announced.answer().text(), "1000");
+    eventually(|| server.metrics().closed(Reason::OVERLOADED) == server.counter("handlers_refused"));
 }
 
 #[test]

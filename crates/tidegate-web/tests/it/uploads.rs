@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tidegate_engine::Reason;
-use tidegate_web::{Request, UploadDir, Web, get, put, sink};
+use tidegate_web::{Request, UploadDir, Web, get, partial_sink, post, put, sink};
 
 use crate::client::{Server, eventually, get as get_text, request};
 
@@ -41,6 +41,27 @@ fn bodies_become_files() {
     assert_eq!(client.ask(upload("empty", 0)).status, 201);
     assert_eq!(client.ask(upload(".hidden", 0)).status, 400);
     assert_eq!(count(dir.path()), 2);
+}
+
+#[test]
+fn a_part_of_a_file_is_not_taken_for_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    for (body, len) in [("67890", 5), ("", 0)] {
+        let lines = format!("Content-Range: bytes 5-9/10\r\nContent-Length: {len}\r\n");
+        let answer = server.ask(request("PUT", "/uploads/a", &lines) + body);
+        assert_eq!((answer.status, answer.text()), (400, "Content-Range: only the whole is taken here\n"));
+    }
+    assert_eq!(count(dir.path()), 0);
+    // One that says that it takes them gets them.
+    let uploads = UploadDir::open(dir.path()).unwrap();
+    let parts = partial_sink(move |request: &Request<'_>| {
+        uploads.begin(if request.header("Content-Range") == Some("bytes 5-9/10") { "part" } else { "whole" })
+    });
+    let server = Server::start(Web::builder().route("/", post(parts).blocking()));
+    let part = request("POST", "/", "Content-Range: bytes 5-9/10\r\nContent-Length: 5\r\n") + "67890";
+    assert_eq!(server.ask(part).status, 201);
+    assert_eq!(std::fs::read(dir.path().join("part")).unwrap(), b"67890");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 mod build;
 mod check;
 mod cpus;
+mod earlier;
 mod effective;
 mod error;
 mod file;

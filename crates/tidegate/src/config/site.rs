@@ -97,7 +97,8 @@ pub struct BasicAuth {
     pub realm: String,
     /// A file of names and hashes.
     pub users: PathBuf,
-    /// Wrong passwords for a name from an address within 15 minutes; 0: no limit.
+    /// Wrong passwords for a name from an address within 15 minutes; 0: no limit, as it was in versions that had none.
+    #[serde(default)]
     pub max_failures: u32,
 }
 

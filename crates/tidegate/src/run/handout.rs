@@ -5,7 +5,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tidegate_engine::{CounterDef, MIN_LISTENER_WORDS, Service};
 use tidegate_log::LogServer;
 use tidegate_process::Child;
@@ -24,6 +25,8 @@ use super::generation::views_of;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Handout {
     pub(crate) generation: u32,
+    /// That of the log server and of a program's own processes may be from the time before an upgrade.
+    #[serde(deserialize_with = "of_earlier")]
     pub(crate) config: Config,
     /// The certificates, which the child need not have the right to read.
     #[cfg(feature = "full")]
@@ -121,6 +124,10 @@ impl ViewParts {
     }
 }
 
+fn of_earlier<'de, D: Deserializer<'de>>(from: D) -> Result<Config, D::Error> {
+    Config::of_earlier(serde_json::Value::deserialize(from)?).map_err(D::Error::custom)
+}
+
 /// Of a version that does not say.
 const fn fewest_listener_words() -> usize {
     MIN_LISTENER_WORDS
@@ -149,3 +156,24 @@ pub(crate) const HANDOUT_FD: &str = "handout";
 /// The service behind the log socket, in the status.
 pub(crate) const LOG_SERVICE: &str = "log-server";
 const MAX_HANDOUT_BYTES: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_version_has_handed_to_the_log_server_is_read() {
+        let views = Vec::new();
+        let handout = Handout {
+            generation: 0,
+            config: Config::default(),
+            #[cfg(feature = "full")]
+            tls: Default::default(),
+            views,
+        };
+        let mut written = serde_json::to_value(&handout).unwrap();
+        assert!(written["config"]["web"].as_object_mut().unwrap().remove("api_max_registrations").is_some());
+        let read: Handout = serde_json::from_value(written).unwrap();
+        assert_eq!(read.config, handout.config);
+    }
+}

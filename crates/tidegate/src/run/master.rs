@@ -5,6 +5,7 @@
 //! this to the next image of the process as JSON and descriptors.
 
 mod frozen;
+mod gone;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -304,16 +305,6 @@ impl Hooks {
         }
     }
 
-    /// A worker that was killed has no connections any more.
-    fn forget_addresses(&self, child: &tidegate_process::ChildSnapshot) {
-        let Role::Worker(index) = child.role else { return };
-        let Some(generation) = self.generations.get(&child.generation) else { return };
-        let numbers = (usize::try_from(index), usize::try_from(child.seat));
-        if let (Some(table), (Ok(index), Ok(seat))) = (generation.view.tables.addresses(), numbers) {
-            table.clear(Layout::worker_seat(index, seat));
-        }
-    }
-
     /// What the master logs to.
     pub(crate) fn log(&self) -> Option<&LogClient> {
         self.log.as_ref()
@@ -357,20 +348,7 @@ impl MasterHooks for Hooks {
         if let Some(log) = &self.log {
             self.own_place().set(ProcessWord::LogDropped, log.dropped());
         }
-        // A child that was killed could not say so itself.
-        for child in snapshot.children.iter().filter(|child| child.pid.is_none()) {
-            self.forget_addresses(child);
-            let Some((metrics, places)) = self.places(child) else { continue };
-            for process in places.map(|place| metrics.process(place)) {
-                // One that nobody follows is not shown any more.
-                if process.get(ProcessWord::Pid) != 0 {
-                    process.end(ProcessState::Ended as u64);
-                    if child.is_retired {
-                        StatusSource::moving(&self.permanent, || process.set(ProcessWord::Pid, 0));
-                    }
-                }
-            }
-        }
+        self.settle_gone(snapshot);
     }
 
     fn on_control(&mut self, request: &[u8], snapshot: &Snapshot) -> ControlAnswer {

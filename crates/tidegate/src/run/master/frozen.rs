@@ -82,8 +82,7 @@ impl Hooks {
         };
         let mut generations = BTreeMap::new();
         for parts in frozen.generations {
-            let config: Config =
-                serde_json::from_value(parts.config).map_err(|error| Error::Service(error.into()))?;
+            let config = Config::of_earlier(parts.config).map_err(|error| Error::Service(error.into()))?;
             let of_then = server.with_config(config);
             let mut bound = Vec::new();
             for (listener, sockets) in parts.bound {
