@@ -113,11 +113,7 @@ impl<R: Reactor> Acceptor<R> {
         self.reactor.wait(deadline)?;
         self.now = self.reactor.now();
         self.balancer.begin(self.now);
-        self.metrics.set(ProcessWord::TurnSince, self.now.as_nanos());
-        if self.metrics.get(ProcessWord::LoopTurns) > 0 {
-            self.metrics.record_turn(self.reactor.busy());
-        }
-        self.metrics.add(ProcessWord::LoopTurns, 1);
+        self.metrics.begin_turn(self.now, || self.reactor.busy());
         let mut brought = Brought::default();
         while let Some(completion) = self.reactor.next() {
             match completion {

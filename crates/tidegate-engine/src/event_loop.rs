@@ -43,6 +43,7 @@ mod orders;
 pub(crate) mod outgoing;
 pub(crate) mod relief;
 mod retiring;
+mod sealing;
 mod slow;
 mod ties;
 pub(crate) mod upstreams;
@@ -157,12 +158,7 @@ impl<R: Reactor> Loop<R> {
     /// A turn, after a wait.
     pub(crate) fn turn(&mut self) {
         self.read_now();
-        self.begin_work();
-        if self.metrics.get(ProcessWord::LoopTurns) > 0 {
-            // The turn before this one: how long it took was known when the wait began.
-            self.metrics.record_turn(self.reactor.busy());
-        }
-        self.metrics.add(ProcessWord::LoopTurns, 1);
+        self.metrics.begin_turn(self.turn.now, || self.reactor.busy());
         let mut quiet = self.again.is_empty();
         while let Some(completion) = self.reactor.next() {
             quiet = false;
@@ -380,20 +376,10 @@ impl<R: Reactor> Loop<R> {
             return;
         }
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if let State::Flushing(reason) = conn.state
-            && conn.output.is_none()
-        {
-            if !self.reactor.unsent(token) {
-                if self.close_layer(token) {
-                    return self.begin_lingering(token, reason);
-                }
-            } else {
-                self.reactor.await_writable(token);
+        let conn = if matches!(conn.state, State::Flushing(_) | State::Tied) {
+            if !self.settle_special(token) {
+                return;
             }
-        }
-        let Some(conn) = self.conns.get_mut(token) else { return };
-        let conn = if conn.state == State::Tied {
-            self.settle_tied(token);
             let Some(conn) = self.conns.get_mut(token) else { return };
             conn
         } else {
@@ -401,8 +387,9 @@ impl<R: Reactor> Loop<R> {
         };
         // Of a connection that is lent the reactor knows nothing; it is settled once more when it is back.
         let lent = conn.away && self.visits.is_some();
-        let low_water = self.sites[usize::from(conn.site)].limits.low_water_bytes;
-        let drained = conn.over_water && conn.state == State::Open && conn.queued_weight() <= low_water;
+        let limits = &self.sites[usize::from(conn.site)].limits;
+        let drained =
+            conn.over_water && conn.state == State::Open && conn.queued_weight() <= limits.low_water_bytes;
         let short = self.memory.squeezes(conn);
         let freed = conn.squeezed && !short;
         conn.squeezed |= short;
@@ -412,8 +399,7 @@ impl<R: Reactor> Loop<R> {
             self.again.push(token);
         }
         // While a message is handled what follows it is read ahead, up to the limit.
-        let ahead =
-            conn.away && conn.input.len() >= self.sites[usize::from(conn.site)].limits.max_input_bytes;
+        let ahead = conn.away && conn.input.len() >= limits.max_input_bytes;
         let weighed = conn.input_bytes() == conn.weighed;
         let hold = conn.is_held() || ahead || self.memory.starves(conn);
         if hold != conn.reading_paused && !lent {
@@ -429,9 +415,31 @@ impl<R: Reactor> Loop<R> {
                 self.reactor.resume(token);
             }
         }
-        if weighed || self.weigh(token) {
+        if weighed {
+            deadline::arm(conn, limits, &mut self.turn, &mut self.reactor);
+        } else if self.weigh(token) {
             self.arm_deadline(token);
         }
+    }
+
+    /// Goes on with a connection that says its last words, or is tied. False when it is settled with that.
+    fn settle_special(&mut self, token: Token) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        let State::Flushing(reason) = conn.state else {
+            self.settle_tied(token);
+            return true;
+        };
+        if conn.output.is_none() {
+            if !self.reactor.unsent(token) {
+                if self.close_layer(token) {
+                    self.begin_lingering(token, reason);
+                    return false;
+                }
+            } else {
+                self.reactor.await_writable(token);
+            }
+        }
+        true
     }
 }
 

@@ -13,8 +13,11 @@
 //!     general 32 | histogram of turns 13
 //! ```
 
+mod callback;
 mod latency;
+mod listener;
 mod turns;
+mod words;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -22,9 +25,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate_reactor::Token;
+use tidegate_timer::Instant;
 
+pub(crate) use callback::Callback;
+pub use callback::RunningCallback;
 pub use latency::LatencyHistogram;
+pub use listener::ListenerMetrics;
 pub use turns::TurnHistogram;
+pub use words::{ListenerWord, ProcessWord};
+
+use self::callback::NAMES;
 
 use crate::Reason;
 
@@ -38,149 +48,6 @@ impl Words for Box<[AtomicU64]> {
     fn words(&self) -> &[AtomicU64] {
         self
     }
-}
-
-/// Words of a process that belong to no listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum ProcessWord {
-    /// Process id; 0: the place is free.
-    Pid = 0,
-    /// 0 master, 1 log server, 2 worker, 3 acceptor, 4 process of the program's own.
-    Role = 1,
-    /// The number of a worker.
-    Index = 2,
-    /// The configuration's generation.
-    Generation = 3,
-    /// 0 starting, 1 ready, 2 retiring, 3 ended.
-    State = 4,
-    /// Start, in seconds since 1970.
-    StartedUnix = 5,
-    /// Turns of the event loop.
-    LoopTurns = 6,
-    /// Work for connections that were gone, dropped by generation.
-    StaleHandles = 7,
-    /// Times that accepting failed for want of descriptors or memory.
-    AcceptExhausted = 8,
-    /// Panics caught in callbacks.
-    Panics = 9,
-    /// Log records dropped by this process's log client.
-    LogDropped = 10,
-    /// How often the process in this place was started again.
-    Restarts = 11,
-    /// When the present turn of the loop began, in nanoseconds of the monotonic clock; 0 while it waits.
-    TurnSince = 12,
-    /// The callback that runs: the listener's number and one in the upper half, the callback's in the lower; 0 for none.
-    Callback = 13,
-    /// The connection that it runs for: generation in the upper half, slot in the lower.
-    CallbackConn = 14,
-    /// Turns that took longer than `engine.stall_after`, entered by whoever watches the loop.
-    Stalls = 15,
-    /// Bytes of the stack of the thread that runs the loop.
-    ThreadStack = 16,
-    /// The number of that thread in /proc/PID/task; 0 before it is known.
-    Tid = 17,
-    /// Bytes that the connections of the loop hold in memory: see [`Budget`](crate::Budget).
-    BufferBytes = 18,
-    /// Times that accepting was stopped because these came near a limit.
-    AcceptsHeld = 19,
-    /// 0, or 1 for a worker that replaces another which still drains.
-    Seat = 20,
-    /// Twice how often the master has moved what ended processes had counted elsewhere; odd while it does.
-    Moves = 21,
-    /// Messages and descriptors that were handed over and are no connections.
-    HandoverErrors = 24,
-}
-
-/// The callbacks of a service, as [`ProcessMetrics::running_callback`] names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Callback {
-    Open = 0,
-    Message = 1,
-    Note = 2,
-    Timer = 3,
-    Drained = 4,
-    Deadline = 5,
-    Eof = 6,
-    Retire = 7,
-    Close = 8,
-    ConnectFailed = 9,
-    Datagram = 10,
-    Sent = 11,
-}
-
-impl Callback {
-    /// The name of the trait's method.
-    pub(crate) const fn name(self) -> &'static str {
-        NAMES[self as usize]
-    }
-}
-
-const NAMES: [&str; 12] = [
-    "on_open",
-    "decode or on_message",
-    "on_note",
-    "on_timer",
-    "on_drained",
-    "on_deadline",
-    "on_eof",
-    "on_retire",
-    "on_close",
-    "on_connect_failed",
-    "on_datagram",
-    "on_sent",
-];
-
-/// What a loop is in, as another thread or process sees it: only roughly the same moment for all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunningCallback {
-    /// The number of the listener, in the order in which they were given to the builder.
-    pub listener: usize,
-    /// The method of its service.
-    pub callback: &'static str,
-    /// The slot and the generation of the connection.
-    pub conn: (u32, u32),
-}
-
-/// General words of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum ListenerWord {
-    /// Connections accepted.
-    Accepted = 0,
-    /// Connections open now.
-    Open = 1,
-    /// Bytes received.
-    BytesIn = 2,
-    /// Bytes that the kernel took for sending.
-    BytesOut = 3,
-    /// Complete messages handled.
-    Messages = 4,
-    /// Peers refused for want of descriptors.
-    Overloaded = 5,
-    /// Connections lost while they waited to be accepted.
-    AcceptLost = 6,
-    /// Connections whose peer ended first: its FIN or its reset was seen before the server had ended its side.
-    ClosedByPeer = 7,
-    /// Connections that the server ended first.
-    ClosedByServer = 8,
-    /// Outgoing connections that were asked for.
-    Connects = 9,
-    /// Those of them that could not be had.
-    ConnectFailures = 10,
-    /// Handshakes of TLS that were done. Those that were not are closes for a reason of theirs.
-    Handshakes = 11,
-    /// Datagrams handled.
-    DatagramsIn = 12,
-    /// Datagrams that the kernel took for sending.
-    DatagramsOut = 13,
-    /// Datagrams that were to be sent and were not: there was no room, or the kernel refused them.
-    DatagramsDropped = 14,
-    /// Datagrams that were longer than what is received of one, and thrown away.
-    DatagramsTruncated = 15,
-    /// Handshakes of TLS that went on from an earlier connection.
-    HandshakesResumed = MORE_AT,
 }
 
 /// Words of a process before its listeners'.
@@ -328,10 +195,27 @@ impl ProcessMetrics {
     /// Counts a turn of the loop that took so long: two loads and two stores. Only its one writer may.
     #[inline]
     pub fn record_turn(&self, took: Duration) {
-        let ns = nanos(took);
-        let head = &self.words.words()[self.base..self.base + HEAD_WORDS];
-        add(&head[TURNS_AT + TurnHistogram::bucket(ns)], 1);
-        add(&head[TURNS_SUM_AT], ns);
+        record_turn(self.head(), took);
+    }
+
+    /// Enters that a turn of the loop begins at `now`, and counts the one before it: how long that took is known when the wait
+    /// behind it began. Only its one writer may.
+    #[inline]
+    pub(crate) fn begin_turn(&self, now: Instant, took: impl FnOnce() -> Duration) {
+        let head = self.head();
+        head[ProcessWord::TurnSince as usize].store(now.as_nanos(), Ordering::Relaxed);
+        let turns = &head[ProcessWord::LoopTurns as usize];
+        if turns.load(Ordering::Relaxed) > 0 {
+            record_turn(head, took());
+        }
+        add(turns, 1);
+    }
+
+    /// The words of the process, found once for several of them.
+    #[inline]
+    fn head(&self) -> &[AtomicU64; HEAD_WORDS] {
+        let words = self.words.words()[self.base..].first_chunk();
+        words.expect("a place has words of its own before its listeners'")
     }
 
     /// How long the turns of the loop took.
@@ -373,8 +257,11 @@ impl ProcessMetrics {
     /// Enters that a callback begins. Two stores, and two more at the end: they make a stuck handler known by name.
     #[inline]
     pub(crate) fn enter(&self, site: u16, callback: Callback, conn: Token) {
-        self.set(ProcessWord::CallbackConn, u64::from(conn.generation) << 32 | u64::from(conn.slot));
-        self.set(ProcessWord::Callback, (u64::from(site) + 1) << 32 | u64::from(callback as u32));
+        let (head, order) = (self.head(), Ordering::Relaxed);
+        let conn = u64::from(conn.generation) << 32 | u64::from(conn.slot);
+        head[ProcessWord::CallbackConn as usize].store(conn, order);
+        let callback = (u64::from(site) + 1) << 32 | u64::from(callback as u32);
+        head[ProcessWord::Callback as usize].store(callback, order);
     }
 
     /// Enters that it has ended.
@@ -413,90 +300,6 @@ impl ProcessMetrics {
     }
 }
 
-/// The counters of one listener in one process.
-#[derive(Clone, Debug)]
-pub struct ListenerMetrics {
-    words: Arc<dyn Words>,
-    base: usize,
-    /// How many words there are.
-    len: usize,
-}
-
-impl ListenerMetrics {
-    /// A general word.
-    #[must_use]
-    pub fn get(&self, word: ListenerWord) -> u64 {
-        self.word(word as usize).load(Ordering::Relaxed)
-    }
-
-    /// Takes over what another place has counted, which counts from zero again. Connections that are open stay where they
-    /// are. Nobody else may count in either of them.
-    pub fn absorb(&self, other: &Self) {
-        for index in (0..self.len.min(other.len)).filter(|index| *index != ListenerWord::Open as usize) {
-            add(self.word(index), other.word(index).swap(0, Ordering::Relaxed));
-        }
-    }
-
-    /// How many connections ended for `reason`.
-    #[must_use]
-    pub fn closed(&self, reason: Reason) -> u64 {
-        self.word(REASONS_AT + usize::from(reason.number())).load(Ordering::Relaxed)
-    }
-
-    /// A counter of the service.
-    #[must_use]
-    pub fn service(&self, counter: usize) -> u64 {
-        self.word(SERVICE_AT + counter.min(MAX_SERVICE_COUNTERS - 1)).load(Ordering::Relaxed)
-    }
-
-    /// How long answers took.
-    #[must_use]
-    pub fn latency(&self) -> LatencyHistogram {
-        if self.len <= LATENCY_SUM_AT {
-            return LatencyHistogram::EMPTY;
-        }
-        let word = |at: usize| self.word(at).load(Ordering::Relaxed);
-        LatencyHistogram {
-            counts: std::array::from_fn(|bucket| word(LATENCY_AT + bucket)),
-            sum_ns: word(LATENCY_SUM_AT),
-        }
-    }
-
-    /// Enters that the answers to a batch took so long, which stands for `weight` of them. Only the one writer may.
-    pub fn record_latency(&self, took: Duration, weight: u32) {
-        if self.len <= LATENCY_SUM_AT {
-            return;
-        }
-        let ns = nanos(took);
-        add(self.word(LATENCY_AT + LatencyHistogram::bucket(ns)), weight.into());
-        add(self.word(LATENCY_SUM_AT), ns.wrapping_mul(weight.into()));
-    }
-
-    #[inline]
-    pub(crate) fn add(&self, word: ListenerWord, n: u64) {
-        add(self.word(word as usize), n);
-    }
-
-    pub(crate) fn set(&self, word: ListenerWord, value: u64) {
-        self.word(word as usize).store(value, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_closed(&self, reason: Reason) {
-        add(self.word(REASONS_AT + usize::from(reason.number())), 1);
-    }
-
-    #[inline]
-    pub(crate) fn add_service(&self, counter: usize, n: u64) {
-        debug_assert!(counter < MAX_SERVICE_COUNTERS, "counter {counter} of {MAX_SERVICE_COUNTERS}");
-        add(self.word(SERVICE_AT + counter.min(MAX_SERVICE_COUNTERS - 1)), n);
-    }
-
-    #[inline]
-    fn word(&self, index: usize) -> &AtomicU64 {
-        &self.words.words()[self.base + index]
-    }
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "the upper half is taken by `upper`")]
 const fn lower(word: u64) -> u32 {
     word as u32
@@ -512,6 +315,14 @@ fn nanos(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
+/// Counts a turn in the head of its process.
+#[inline]
+fn record_turn(head: &[AtomicU64; HEAD_WORDS], took: Duration) {
+    let ns = nanos(took);
+    add(&head[TURNS_AT + TurnHistogram::bucket(ns)], 1);
+    add(&head[TURNS_SUM_AT], ns);
+}
+
 /// A word has one writer, so no update is lost without a locked instruction.
 #[inline]
 fn add(word: &AtomicU64, n: u64) {
@@ -519,110 +330,4 @@ fn add(word: &AtomicU64, n: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_running_callback_is_named_while_it_runs() {
-        let process = Metrics::on_heap(3).process(0);
-        assert_eq!(process.running_callback(), None);
-        process.enter(2, Callback::Eof, Token { slot: 7, generation: u32::MAX });
-        let running = RunningCallback { listener: 2, callback: "on_eof", conn: (7, u32::MAX) };
-        assert_eq!(process.running_callback(), Some(running));
-        process.leave();
-        assert_eq!(process.running_callback(), None);
-    }
-
-    #[test]
-    fn turns_are_counted_and_forgotten_with_the_process() {
-        let metrics = Metrics::on_heap_for(2, 1);
-        let (process, other) = (metrics.process(0), metrics.process(1));
-        for took in [Duration::ZERO, Duration::from_micros(10), Duration::from_micros(11), Duration::MAX] {
-            process.record_turn(took);
-        }
-        let turns = process.turns();
-        assert_eq!((turns.counts[0], turns.counts[1], turns.counts[11]), (2, 1, 1));
-        assert_eq!(turns.counts.iter().sum::<u64>(), 4);
-        process.record_turn(Duration::from_nanos(1));
-        // The sum wraps, as every counter does; a reader takes it for a restart.
-        assert_eq!(process.turns().sum_ns, 21_000u64.wrapping_add(u64::MAX).wrapping_add(1));
-        assert_eq!(other.turns().counts, [0; 12]);
-        assert_eq!(other.listener(0).get(ListenerWord::Accepted), 0);
-        process.begin();
-        assert_eq!(process.turns(), other.turns());
-    }
-
-    #[test]
-    fn what_is_absorbed_is_counted_once_and_open_connections_stay() {
-        let metrics = Metrics::on_heap_for(2, 1);
-        let (carried, ended) = (metrics.process(0).listener(0), metrics.process(1).listener(0));
-        carried.add(ListenerWord::Accepted, 5);
-        ended.add(ListenerWord::Accepted, 7);
-        ended.add_service(3, 2);
-        ended.set(ListenerWord::Open, 1);
-        carried.absorb(&ended);
-        carried.absorb(&ended);
-        assert_eq!((carried.get(ListenerWord::Accepted), carried.service(3)), (12, 2));
-        assert_eq!((ended.get(ListenerWord::Accepted), ended.get(ListenerWord::Open)), (0, 1));
-    }
-
-    #[test]
-    fn what_another_version_counted_is_read_where_it_is() {
-        let words = 2 * (HEAD_WORDS + 2 * MIN_LISTENER_WORDS);
-        let block: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
-        let block: Arc<dyn Words> = Arc::new(block);
-        let old = Metrics::new(Arc::clone(&block), 2).with_listener_words(0);
-        assert_eq!(old.processes(), 2);
-        old.process(1).set(ProcessWord::Pid, 9);
-        let at = HEAD_WORDS + 2 * MIN_LISTENER_WORDS;
-        assert_eq!(block.words()[at].load(Ordering::Relaxed), 9);
-        let last = old.process(1).listener(1);
-        last.add(ListenerWord::Accepted, 3);
-        last.record_latency(Duration::from_secs(1), 1);
-        assert_eq!(last.latency(), LatencyHistogram::EMPTY);
-        let carried = Metrics::on_heap(1).process(0).listener(0);
-        carried.record_latency(Duration::from_micros(5), 4);
-        carried.absorb(&last);
-        assert_eq!((carried.get(ListenerWord::Accepted), carried.latency().total()), (3, 4));
-    }
-
-    #[test]
-    fn latencies_are_counted_by_their_weight_and_absorbed() {
-        let metrics = Metrics::on_heap_for(2, 2);
-        let (carried, ended) = (metrics.process(0).listener(1), metrics.process(1).listener(1));
-        ended.record_latency(Duration::from_micros(4), 1);
-        ended.record_latency(Duration::from_micros(9), 64);
-        ended.record_latency(Duration::MAX, 1);
-        carried.absorb(&ended);
-        let took = carried.latency();
-        assert_eq!((took.counts[0], took.counts[2], took.counts[22], took.total()), (1, 64, 1, 66));
-        assert_eq!(ended.latency(), LatencyHistogram::EMPTY);
-        let other = metrics.process(1).listener(0);
-        assert_eq!((other.latency(), other.service(MAX_SERVICE_COUNTERS - 1)), (LatencyHistogram::EMPTY, 0));
-    }
-
-    #[test]
-    fn places_do_not_overlap() {
-        let block: Box<[AtomicU64]> = (0..Metrics::words_needed(2, 2)).map(|_| AtomicU64::new(0)).collect();
-        let metrics = Metrics::new(Arc::new(block), 2);
-        assert_eq!(metrics.processes(), 2);
-        for process in 0..2 {
-            metrics.process(process).set(ProcessWord::Pid, 10 + process as u64);
-            for listener in 0..2 {
-                let counters = metrics.process(process).listener(listener);
-                counters.add(ListenerWord::Accepted, (process * 2 + listener) as u64);
-                counters.add_closed(Reason::custom(63));
-                counters.add_service(MAX_SERVICE_COUNTERS - 1, 7);
-            }
-        }
-        for process in 0..2 {
-            assert_eq!(metrics.process(process).get(ProcessWord::Pid), 10 + process as u64);
-            for listener in 0..2 {
-                let counters = metrics.process(process).listener(listener);
-                assert_eq!(counters.get(ListenerWord::Accepted), (process * 2 + listener) as u64);
-                assert_eq!(counters.closed(Reason::custom(63)), 1);
-                assert_eq!(counters.service(MAX_SERVICE_COUNTERS - 1), 7);
-            }
-        }
-    }
-}
+mod tests;

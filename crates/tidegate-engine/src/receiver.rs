@@ -2,7 +2,9 @@
 //!
 //! It reads the worker's channel, and those of absent neighbours that it has adopted, checks what comes, and gives each
 //! connection to a loop by a [`Balance`](crate::Balance), as an [`Acceptor`](crate::Acceptor) within the process would. While the loops are full
-//! or descriptors are short it does not read: the channel fills, and the acceptor passes this worker over.
+//! it does not read: the channel fills, and the acceptor passes this worker over. While descriptors are short it tells peers so
+//! whose service has an answer for it; those of the others wait in the channel, and so do those behind them: see
+//! `receiver::shortage`.
 //!
 //! What is in a channel outlives the worker. A worker that is killed takes with it what its loops have, and what it has
 //! received in the same turn: 256 connections at the most.
@@ -14,6 +16,7 @@ mod builder;
 mod descriptors;
 mod handle;
 mod inlet;
+mod shortage;
 
 pub use builder::ReceiverBuilder;
 pub use handle::ReceiverHandle;
@@ -23,20 +26,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
 use tidegate_reactor::{Errno, Watch, Watched};
-use tidegate_sys::fd_channel::{FdChannel, Received, check_connection};
+use tidegate_sys::fd_channel::{Received, check_connection};
 use tidegate_timer::Instant;
 
 use self::descriptors::Descriptors;
 use self::handle::Order;
 use self::inlet::Inlets;
+use self::shortage::next_batch;
 use crate::accepting::{RETRY_AFTER, Reports};
 use crate::acceptor::balance::Balancer;
 use crate::handle::Command;
 use crate::handover::{BATCH, MESSAGE_BYTES, Origin, decode};
 use crate::inbox::Inbox;
-use crate::intake::{Arrival, Room};
+use crate::intake::{Arrival, Handed, Room};
 use crate::metrics::{ListenerWord, ProcessMetrics, ProcessWord};
 
 /// Receives connections for loops. Made by [`ReceiverBuilder`]; [`run`](Self::run) returns when it was told to end.
@@ -45,8 +48,8 @@ pub struct Receiver {
     watch: Watch,
     inlets: Inlets,
     balancer: Balancer,
-    /// How many listeners the loops have.
-    sites: usize,
+    /// The listeners of the loops.
+    sites: Vec<Handed>,
     /// Received, and no loop had room. At most what one message has brought, and what loops that ended have not taken.
     kept: Vec<Arrival>,
     /// Somebody else reads the channels for the time being.
@@ -73,17 +76,6 @@ const MESSAGES_PER_TURN: usize = 16;
 const ACCEPTOR_ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// So many free descriptors need not be counted again for each message.
 const AMPLE: usize = 1024;
-
-/// How many connections the next message of a channel says it carries. Somebody else may take that message, and the one behind
-/// it carry more; then some of those may be lost, but only to a process that has next to no descriptor left.
-fn next_batch(channel: &FdChannel) -> usize {
-    let mut head = [0; 2];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    match rustix::net::recv(channel, &mut head, flags) {
-        Ok((2, _)) => usize::from(head[1]).min(BATCH),
-        Ok(_) | Err(_) => 0,
-    }
-}
 
 impl Receiver {
     /// Receives until it is told to end by its [`ReceiverHandle`]. The loops are then told the same.
@@ -127,11 +119,7 @@ impl Receiver {
         self.watch.wait(deadline)?;
         self.now = self.watch.now();
         self.balancer.begin(self.now);
-        self.metrics.set(ProcessWord::TurnSince, self.now.as_nanos());
-        if self.metrics.get(ProcessWord::LoopTurns) > 0 {
-            self.metrics.record_turn(self.watch.busy());
-        }
-        self.metrics.add(ProcessWord::LoopTurns, 1);
+        self.metrics.begin_turn(self.now, || self.watch.busy());
         if self.exhausted.is_some_and(|at| at <= self.now) {
             self.exhausted = None;
         }
@@ -154,19 +142,20 @@ impl Receiver {
             if !self.may_read() {
                 break;
             }
+            if free < AMPLE {
+                self.descriptors.fill_reserve();
+                free = self.descriptors.free(self.balancer.connections());
+            }
+            if free < BATCH && !self.make_way(id, free) {
+                break;
+            }
             // One that was closed earlier in the turn is not there any more.
             let Some(inlet) = self.inlets.find(id) else { return count > 0 };
-            if free < AMPLE {
-                free = self.descriptors.free(self.balancer.connections());
-                if free < BATCH && free < next_batch(&inlet.channel) {
-                    self.report_shortage();
-                    break;
-                }
-            }
             match inlet.channel.recv(&mut self.message[..], &mut self.fds) {
                 Ok(Received::Message { len }) => {
-                    free = free.saturating_sub(self.fds.len());
-                    self.admit(len);
+                    let received = self.fds.len();
+                    self.admit(len, free);
+                    free = free.saturating_sub(received);
                 }
                 Ok(Received::Empty) => return count > 0,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => self.report_malformed(&error),
@@ -184,14 +173,19 @@ impl Receiver {
         true
     }
 
-    /// Takes the connections of a message over.
-    fn admit(&mut self, len: usize) {
+    /// Takes the connections of a message over: as many as there were descriptors, and the others are told.
+    fn admit(&mut self, len: usize, free: usize) {
         let mut fds = std::mem::take(&mut self.fds);
         let mut origins = std::mem::take(&mut self.origins);
-        match decode(&self.message[..len], fds.len(), self.sites, &mut origins) {
+        match decode(&self.message[..len], fds.len(), self.sites.len(), &mut origins) {
             Ok(()) => {
+                let mut room = free.saturating_sub(self.unanswered(&origins));
                 for (socket, origin) in fds.drain(..).zip(origins.drain(..)) {
-                    self.admit_one(socket, origin);
+                    let refusal = self.sites[origin.site].overload_answer.filter(|_| room == 0);
+                    if self.sites[origin.site].overload_answer.is_some() {
+                        room = room.saturating_sub(1);
+                    }
+                    self.admit_one(socket, origin, refusal);
                 }
             }
             Err(malformed) => self.report_malformed(&malformed),
@@ -201,21 +195,23 @@ impl Receiver {
         (self.fds, self.origins) = (fds, origins);
     }
 
-    fn admit_one(&mut self, socket: OwnedFd, Origin { site, peer }: Origin) {
+    /// Takes a connection over, or tells its peer that there is no descriptor for it.
+    fn admit_one(&mut self, socket: OwnedFd, Origin { site, peer }: Origin, refusal: Option<&[u8]>) {
         // The loop must not wait in a receive, whoever made the socket.
         let fit = check_connection(&socket)
             .and_then(|()| rustix::io::ioctl_fionbio(&socket, true).map_err(Into::into));
-        match fit {
-            Ok(()) => {
+        match (fit, refusal) {
+            (Ok(()), Some(answer)) => self.refuse(&socket, site, answer),
+            (Ok(()), None) => {
                 if let Err(arrival) = self.balancer.assign(Arrival { site, socket, peer }) {
                     self.kept.push(arrival);
                 }
             }
             // Its peer has reset it on the way, or it never had one: nobody would be served.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => {
                 self.metrics.listener(site).add(ListenerWord::AcceptLost, 1);
             }
-            Err(error) => self.report_malformed(&error),
+            (Err(error), _) => self.report_malformed(&error),
         }
     }
 
@@ -257,19 +253,6 @@ impl Receiver {
 
     fn may_read(&self) -> bool {
         !self.paused && self.exhausted.is_none() && self.kept.is_empty() && self.balancer.has_room()
-    }
-
-    /// What a message brings would find no descriptor, and be lost: it is left where it is.
-    fn report_shortage(&mut self) {
-        self.metrics.add(ProcessWord::AcceptExhausted, 1);
-        self.exhausted = Some(self.now + RETRY_AFTER);
-        if let Some(suppressed) = self.shortages.pass(self.now) {
-            tracing::warn!(
-                connections = self.balancer.connections(),
-                suppressed,
-                "out of descriptors for new connections, which wait in the channel; raise the limit of open files"
-            );
-        }
     }
 
     fn report_malformed(&mut self, error: &dyn std::fmt::Display) {

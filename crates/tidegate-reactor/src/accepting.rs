@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown, SocketFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
 use crate::{AcceptError, PeerAddress};
 
@@ -21,6 +21,16 @@ pub(crate) fn accept(listener: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Tells the peer of a connection that nobody will serve it, after which the connection is to be closed. What the peer has
+/// sent already is read into `scratch`: unread bytes would turn the close into a reset and cost it the answer (RFC 9112,
+/// section 9.6). It never waits, whether the socket is a non-blocking one or not.
+pub fn turn_away(socket: impl AsFd, answer: &[u8], scratch: &mut [u8]) {
+    // The peer gets what fits at once; a peer that cannot even take that is closed without.
+    let _ = rustix::net::send(&socket, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    let _ = rustix::net::shutdown(&socket, Shutdown::Write);
+    let _ = rustix::net::recv(&socket, scratch, RecvFlags::DONTWAIT);
 }
 
 /// A descriptor that is given up for a moment when no other is left, so that a peer can be told.
@@ -46,11 +56,7 @@ impl Reserve {
         }
         let accepted = accept(listener, SocketFlags::NONBLOCK);
         if let Ok((socket, _)) = &accepted {
-            // The peer gets what fits at once; a peer that cannot even take that is closed without.
-            let _ = rustix::net::send(socket, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-            let _ = rustix::net::shutdown(socket, Shutdown::Write);
-            // Unread bytes would turn the close into a reset and cost the peer the answer (RFC 9112, section 9.6).
-            let _ = rustix::io::read(socket, scratch);
+            turn_away(socket, answer, scratch);
         }
         let outcome = accepted.map(drop);
         self.0 = open_reserve().ok();

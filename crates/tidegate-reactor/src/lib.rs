@@ -20,6 +20,7 @@ mod uring;
 mod waker;
 mod watch;
 
+pub use accepting::turn_away;
 pub use completion::{AcceptError, Completion, DatagramId, ListenerId, PeerAddress, Token};
 pub use epoll::{Epoll, Got, Loan, Patience, Poller};
 pub use target::{BadTarget, Target};

@@ -120,32 +120,19 @@ fn check_relief(accept: &'static str, engine: &[&str]) {
         if round == 0 {
             server.wait_line("out of descriptors or memory for a new connection");
         }
-        // Who finds no room is told so, now and whenever he asks; with a hand-over he waits.
-        let mut waiting = None;
-        if accept == "handoff" {
-            let mut client = Connection::open(web);
-            client.send("GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-            waiting = Some(client);
-            server.wait_line("out of descriptors for new connections, which wait in the channel");
-        } else {
-            wait_until("there is no room", || get(web, "/hello").status == 503);
-            let begin = Instant::now();
-            assert_eq!(get(web, "/hello").status, 503);
-            refusals.push(begin.elapsed());
-        }
+        // Who finds no room is told so, now and whenever he asks.
+        wait_until("there is no room", || get(web, "/hello").status == 503);
+        let asked = Instant::now();
+        assert_eq!(get(web, "/hello").status, 503);
+        refusals.push(asked.elapsed());
         assert_eq!(live.get("/hello").status, 200);
         if round < 3 {
             cpu = cpu.max(cpu_per_second(&server));
         }
         let begin = Instant::now();
         drop(crowd);
-        match waiting {
-            Some(mut client) => assert_eq!(client.answer().unwrap().status, 200),
-            None => {
-                while get(web, "/hello").status != 200 {
-                    assert!(begin.elapsed() < BOUND, "the service is not back");
-                }
-            }
+        while get(web, "/hello").status != 200 {
+            assert!(begin.elapsed() < BOUND, "the service is not back");
         }
         reliefs.push(begin.elapsed());
         assert_eq!(live.get("/hello").status, 200);

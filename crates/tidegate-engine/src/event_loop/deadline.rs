@@ -9,10 +9,10 @@ use tidegate_reactor::{Reactor, Token};
 use tidegate_timer::{Instant, TimerQueue};
 
 use super::Loop;
-use crate::conn::State;
+use crate::conn::{Conn, State};
 use crate::host::Event;
-use crate::io::Due;
-use crate::{Phase, Reason};
+use crate::io::{Due, Turn};
+use crate::{Limits, Phase, Reason};
 
 /// How long a connection whose last answer was sent is kept for the peer's end.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -89,19 +89,30 @@ impl<R: Reactor> Loop<R> {
     pub(super) fn arm_deadline(&mut self, token: Token) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let limits = &self.sites[usize::from(conn.site)].limits;
-        let awaited = conn.awaited();
-        let due = conn.due_of(awaited, limits, LINGER).map(|(_, at)| at);
-        let unsent = || self.reactor.unsent_bytes(token);
-        let pace = conn.pace_due(awaited, limits, self.turn.now, unsent);
-        let Some(at) = pace.map_or(due, |pace| Some(due.map_or(pace, |at| at.min(pace)))) else { return };
-        if at >= conn.deadline_at {
-            return;
-        }
-        if let Some(key) = conn.deadline.take() {
-            self.turn.timers.cancel(key);
-        }
-        let at = self.turn.later(at);
-        conn.deadline = Some(self.turn.timers.insert(at, Due::Deadline(token)));
-        conn.deadline_at = at;
+        arm(conn, limits, &mut self.turn, &mut self.reactor);
     }
+}
+
+/// Sets a connection's timer when its deadline, or that of its pace, is earlier than what the timer is set for.
+#[inline]
+pub(super) fn arm(conn: &mut Conn, limits: &Limits, turn: &mut Turn, reactor: &mut impl Reactor) {
+    let awaited = conn.awaited();
+    let due = conn.due_of(awaited, limits, LINGER).map(|(_, at)| at);
+    let token = conn.who.id;
+    let pace = conn.pace_due(awaited, limits, turn.now, || reactor.unsent_bytes(token));
+    let Some(at) = pace.map_or(due, |pace| Some(due.map_or(pace, |at| at.min(pace)))) else { return };
+    if at >= conn.deadline_at {
+        return;
+    }
+    set(conn, turn, at);
+}
+
+/// Sets a connection's timer, in place of what it is set for.
+fn set(conn: &mut Conn, turn: &mut Turn, at: Instant) {
+    if let Some(key) = conn.deadline.take() {
+        turn.timers.cancel(key);
+    }
+    let at = turn.later(at);
+    conn.deadline = Some(turn.timers.insert(at, Due::Deadline(conn.who.id)));
+    conn.deadline_at = at;
 }

@@ -135,7 +135,7 @@ impl ReceiverBuilder {
             watch,
             inlets,
             balancer: Balancer::new(balance, lanes, now),
-            sites: sites.len(),
+            sites,
             kept: Vec::new(),
             paused: false,
             awaits_end: None,

@@ -2,6 +2,11 @@
 //!
 //! What arrives when there is no descriptor left is closed by the kernel, and the connection lost (unix(7), `MSG_CTRUNC`). So
 //! whoever receives looks first. The answer may be out of date at once: other threads open files too.
+//!
+//! As many as a message may bring are held in reserve, and given up for a moment when no others are left, so that peers can
+//! be told.
+//!
+//! Invariant: the reserve is [`BATCH`] descriptors, or fewer while the process has none to fill it up with.
 
 use std::os::fd::OwnedFd;
 
@@ -15,8 +20,11 @@ use crate::handover::BATCH;
 pub(super) struct Descriptors {
     /// `/proc/self/fd`, whose size is the number of open descriptors (proc_pid_fd(5), since Linux 6.2).
     listing: Option<OwnedFd>,
+    reserve: Vec<OwnedFd>,
 }
 
+/// How many more of the reserve are given up than are needed.
+const SLACK: usize = 4;
 /// Where the kernel does not count: the part of the limit below which connections leave plenty. Whatever else each of them
 /// needs, it is not three more.
 const PLENTY: usize = 4;
@@ -24,7 +32,26 @@ const PLENTY: usize = 4;
 impl Descriptors {
     pub(super) fn new() -> Self {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Self { listing: openat(CWD, "/proc/self/fd", flags, Mode::empty()).ok() }
+        let listing = openat(CWD, "/proc/self/fd", flags, Mode::empty()).ok();
+        let mut descriptors = Self { listing, reserve: Vec::with_capacity(BATCH) };
+        descriptors.fill_reserve();
+        descriptors
+    }
+
+    /// Takes back what was given up of the reserve, as far as there are descriptors.
+    pub(super) fn fill_reserve(&mut self) {
+        let missing = BATCH - self.reserve.len();
+        self.reserve.extend(open_some(missing));
+    }
+
+    /// Gives up so many of the reserve, for what is received next, and some more if there are: another thread may be faster.
+    /// False when there are not so many, and nothing was done.
+    pub(super) fn give_up(&mut self, count: usize) -> bool {
+        let enough = count <= self.reserve.len();
+        if enough {
+            self.reserve.truncate(self.reserve.len().saturating_sub(count + SLACK));
+        }
+        enough
     }
 
     /// How many more can be opened, in a process with so many connections. Where the kernel does not count, a guess that is
@@ -35,7 +62,7 @@ impl Descriptors {
         match self.count() {
             Some(count) => limit.saturating_sub(count),
             None if connections.saturating_add(BATCH) < limit / PLENTY => limit - connections,
-            None => try_some(),
+            None => open_some(BATCH).count(),
         }
     }
 
@@ -46,10 +73,10 @@ impl Descriptors {
     }
 }
 
-/// Opens what a message may need at the most, and closes it again.
-fn try_some() -> usize {
-    let tried: Vec<OwnedFd> = (0..BATCH).map_while(|_| eventfd(0, EventfdFlags::CLOEXEC).ok()).collect();
-    tried.len()
+/// Opens so many, or as many as there are.
+fn open_some(count: usize) -> impl Iterator<Item = OwnedFd> {
+    let opened: Vec<OwnedFd> = (0..count).map_while(|_| eventfd(0, EventfdFlags::CLOEXEC).ok()).collect();
+    opened.into_iter()
 }
 
 #[cfg(test)]
@@ -63,8 +90,20 @@ mod tests {
         if let Some(count) = counted.count() {
             assert!(count > 3, "{count}");
         }
-        let guessing = Descriptors { listing: None };
+        let guessing = Descriptors { listing: None, reserve: Vec::new() };
         assert!(guessing.free(0) > BATCH);
         assert_eq!(guessing.free(usize::MAX), BATCH, "tried");
+    }
+
+    #[test]
+    fn the_reserve_is_given_up_and_filled_again() {
+        let mut descriptors = Descriptors::new();
+        assert_eq!(descriptors.reserve.len(), BATCH);
+        assert!(descriptors.give_up(2) && !descriptors.give_up(BATCH - 2));
+        assert_eq!(descriptors.reserve.len(), BATCH - 2 - SLACK);
+        assert!(descriptors.give_up(BATCH - 2 - SLACK) && descriptors.reserve.is_empty());
+        descriptors.fill_reserve();
+        descriptors.fill_reserve();
+        assert_eq!(descriptors.reserve.len(), BATCH);
     }
 }

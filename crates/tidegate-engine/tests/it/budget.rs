@@ -307,7 +307,14 @@ fn a_crowd_over_the_limit_is_served_or_closed_for_a_reason() {
             }
         });
         drop(idlers);
-        until(|| closes(&server) == 16);
+        // A loop that answers in its own thread may still be making what the others have asked for, which takes time where
+        // there is little of a processor; but one after the other is done.
+        let mut ended = 0;
+        while ended < 16 {
+            until(|| closes(&server) > ended);
+            ended = closes(&server);
+        }
+        assert_eq!(ended, 16);
         assert!(held(&server) <= LIMIT);
     });
     assert!(*served.lock().unwrap() > 0);

@@ -7,9 +7,16 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use tidegate_engine::{Balance, FdChannel, ListenerWord, ProcessWord, Reason};
+use tidegate_engine::{
+    Balance, EngineConfig, FdChannel, ListenerWord, LoopBuilder, Metrics, ProcessWord, Reason,
+    ReceiverBuilder, Socket,
+};
 
-use crate::descriptors::{Process, expect_patience, is_child, lower_the_limit, serve_with_little_room};
+use crate::cluster::outcome;
+use crate::descriptors::{
+    ANSWER, Process, expect_patience, is_child, lower_the_limit, serve_with_little_room,
+};
+use crate::lab::Lab;
 use crate::support::{Client, PATIENCE, until};
 use crate::workers::{Front, Worker, total};
 
@@ -274,6 +281,115 @@ fn without_descriptors_peers_wait_and_nobody_spins() {
         return serve();
     }
     expect_patience(Process::of_test("receiving::without_descriptors_peers_wait_and_nobody_spins"));
+}
+
+/// Clients, and their connections in the order of these, accepted and not handed over yet.
+fn connected(count: usize) -> (Vec<Client>, Vec<TcpStream>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let pairs = (0..count).map(|_| {
+        let client = Client::new(listener.local_addr().unwrap());
+        client.send("echo in time\n");
+        (client, listener.accept().unwrap().0)
+    });
+    pairs.unzip()
+}
+
+/// Hands connections over in one message, each from a listener.
+fn hand_over(channel: &FdChannel, connections: &[TcpStream], sites: &[u8]) {
+    let mut message = vec![1, u8::try_from(sites.len()).unwrap()];
+    for site in sites {
+        message.extend_from_slice(&[0, 0, 0, *site]);
+        message.resize(message.len() + 26, 0);
+    }
+    let fds: Vec<_> = connections.iter().map(AsFd::as_fd).collect();
+    channel.send(&message, &fds).unwrap();
+}
+
+/// Leaves so many descriptors.
+fn leave(count: usize) -> Vec<File> {
+    let mut fillers: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    fillers.truncate(fillers.len() - count);
+    fillers
+}
+
+#[test]
+fn who_finds_no_descriptor_is_told_and_the_next_one_is_served_when_there_is() {
+    if !is_child() {
+        let test = "who_finds_no_descriptor_is_told_and_the_next_one_is_served_when_there_is";
+        return Process::run_test(&format!("receiving::{test}"));
+    }
+    lower_the_limit();
+    let (sending, receiving) = FdChannel::pair().unwrap();
+    let mut worker = Worker::build_with(&[100], Some(ANSWER), receiving);
+    worker.run();
+    let (mut clients, connections) = connected(24);
+    // All threads have what they need once somebody was served.
+    hand_over(&sending, &connections[23..], &[0]);
+    clients[23].expect("in time");
+    let mut fillers = leave(3);
+    let mut check = |range: std::ops::Range<usize>, served: usize| {
+        hand_over(&sending, &connections[range.clone()], &vec![0; range.len()]);
+        for (number, client) in clients[range].iter_mut().enumerate() {
+            if number < served {
+                client.expect("in time");
+            } else {
+                assert_eq!(client.rest(), ANSWER);
+            }
+        }
+    };
+    // Three of five; none of as many as a message brings; the one that there is room for; and then nobody again.
+    check(0..5, 3);
+    check(5..21, 0);
+    fillers.pop();
+    check(21..22, 1);
+    check(22..23, 0);
+    let counters = worker.metrics.listener(0);
+    until(|| counters.get(ListenerWord::Overloaded) == 19);
+    assert_eq!(worker.metrics.get(ProcessWord::AcceptExhausted), 3);
+    assert_eq!((worker.accepted(), worker.errors()), (5, 0));
+}
+
+#[test]
+fn for_a_service_without_an_answer_descriptors_are_kept_and_waited_for() {
+    if !is_child() {
+        let test = "for_a_service_without_an_answer_descriptors_are_kept_and_waited_for";
+        return Process::run_test(&format!("receiving::{test}"));
+    }
+    lower_the_limit();
+    let (sending, receiving) = FdChannel::pair().unwrap();
+    let metrics = Metrics::on_heap(2).process(0);
+    let lab = |overload_answer| Lab { overload_answer, ..Lab::quiet() };
+    let served = LoopBuilder::new(EngineConfig::default())
+        .listen("lab", Socket::handed_over(), move || Ok(lab(Some(ANSWER))))
+        .listen("lab-silent", Socket::handed_over(), move || Ok(lab(None)))
+        .spawn()
+        .unwrap();
+    let builder = ReceiverBuilder::new(Balance::RoundRobin, vec![served.handle()]);
+    let (mut receiver, handle) = builder.channel(receiving).metrics(metrics.clone()).build().unwrap();
+    let thread = std::thread::spawn(move || receiver.run());
+    let (mut clients, connections) = connected(6);
+    hand_over(&sending, &connections[5..], &[0]);
+    clients[5].expect("in time");
+    let mut fillers = leave(1);
+    // The one descriptor is for the one who cannot be told.
+    hand_over(&sending, &connections[..2], &[0, 1]);
+    assert_eq!(clients[0].rest(), ANSWER);
+    clients[1].expect("in time");
+    // Two who cannot be told wait, and so does who stands behind them.
+    hand_over(&sending, &connections[2..4], &[1, 1]);
+    hand_over(&sending, &connections[4..5], &[0]);
+    until(|| metrics.get(ProcessWord::AcceptExhausted) > 3);
+    assert_eq!(metrics.listener(0).get(ListenerWord::Overloaded), 1);
+    fillers.truncate(fillers.len() - 2);
+    clients[2].expect("in time");
+    clients[3].expect("in time");
+    assert_eq!(clients[4].rest(), ANSWER);
+    until(|| metrics.listener(0).get(ListenerWord::Overloaded) == 2);
+    assert_eq!(metrics.listener(1).get(ListenerWord::Overloaded), 0);
+    assert_eq!(metrics.get(ProcessWord::HandoverErrors), 0);
+    handle.stop();
+    outcome(thread).unwrap();
+    served.join().unwrap();
 }
 
 #[test]

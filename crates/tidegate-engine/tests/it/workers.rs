@@ -28,9 +28,18 @@ pub(crate) struct Worker {
 impl Worker {
     /// With a loop for each limit; nobody receives yet.
     pub(crate) fn build(limits: &[usize], channel: FdChannel) -> Self {
+        Self::build_with(limits, None, channel)
+    }
+
+    /// As [`build`](Self::build), with a service that has an answer for want of descriptors.
+    pub(crate) fn build_with(
+        limits: &[usize],
+        overload_answer: Option<&'static [u8]>,
+        channel: FdChannel,
+    ) -> Self {
         prepare_the_process();
         let (members, loops): (Vec<_>, Vec<_>) =
-            limits.iter().map(|limit| Member::build(*limit, None)).unzip();
+            limits.iter().map(|limit| Member::build(*limit, overload_answer)).unzip();
         let metrics = Metrics::on_heap(1).process(0);
         let handles = members.iter().map(|member| member.handle.clone()).collect();
         let (receiver, handle) = ReceiverBuilder::new(Balance::RoundRobin, handles)

@@ -59,8 +59,8 @@ mutants! {
         "        conn.deadline_at = Instant::MAX;"
         => "        if !PLANTED { conn.deadline_at = Instant::MAX; }";
     "a timer of the wheel is a level too late", "loop-inline", "engine/src/event_loop/deadline.rs":
-        "        let at = self.turn.later(at);"
-        => "        let at = self.turn.later(at) + Duration::from_secs(if PLANTED { 4 } else { 0 });";
+        "    let at = turn.later(at);"
+        => "    let at = turn.later(at) + Duration::from_secs(if PLANTED { 4 } else { 0 });";
     // Output.
     "the rest of a short write is forgotten", "loop-inline", "engine/src/output.rs":
         "                    self.chain.consume(pool, taken);"
