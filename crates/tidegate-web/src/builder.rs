@@ -351,8 +351,9 @@ impl WebBuilder {
         self
     }
 
-    /// How many connections an address may have at a time; one more is reset. In all loops of a worker together, and an IPv6
-    /// address counts by its first 64 bits. 0: no limit, the default.
+    /// How many connections an address may have at a time; one more is reset. In all loops that share an
+    /// [`AddressCounts`](tidegate_engine::AddressCounts), which those of all workers of a `tidegate::Server` do. An IPv6 address
+    /// counts by its first 64 bits. 0: no limit, the default.
     pub const fn max_connections_per_address(mut self, connections: u32) -> Self {
         self.max_connections_per_address = connections;
         self
