@@ -49,6 +49,21 @@ impl AddressTable {
         seats + seats * places * WORDS_OF_A_PLACE
     }
 
+    /// An address as a word that is never 0, and the same in every process. IPv4 addresses stand where IPv6 has none: in
+    /// `0000::/8`, which is reserved (RFC 4291, section 2.4). Of IPv6 the first 64 bits count, which is what a subscriber has
+    /// at the least.
+    #[must_use]
+    pub fn key_of(address: IpAddr) -> u64 {
+        match address.to_canonical() {
+            IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
+            IpAddr::V6(address) => {
+                let prefix = u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX);
+                // ::1 and its neighbours.
+                prefix.max(1)
+            }
+        }
+    }
+
     /// A table in this memory, which was zero when it was new. `None` when it has not as many words, or `places` is no
     /// answer of [`places_for`](Self::places_for).
     #[must_use]
@@ -129,19 +144,6 @@ impl AddressTable {
     }
 }
 
-/// An address as a word that is never 0. IPv4 addresses stand where IPv6 has none: in `0000::/8`, which is reserved
-/// (RFC 4291, section 2.4). Of IPv6 the first 64 bits count, which is what a subscriber has at the least.
-pub(crate) fn key_of(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
-        IpAddr::V6(address) => {
-            let prefix = u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX);
-            // ::1 and its neighbours.
-            prefix.max(1)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,7 +155,7 @@ mod tests {
     }
 
     fn key(address: &str) -> u64 {
-        key_of(address.parse().unwrap())
+        AddressTable::key_of(address.parse().unwrap())
     }
 
     #[test]
@@ -204,7 +206,7 @@ mod tests {
         let table = table(1, 16 << 10);
         let claimed = (0..8 << 10u32).filter(|n| {
             let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n));
-            table.claim(0, key_of(address)).is_some()
+            table.claim(0, AddressTable::key_of(address)).is_some()
         });
         assert!(claimed.count() > (8 << 10) * 98 / 100);
         assert_ne!(key("::1"), 0);

@@ -1,7 +1,8 @@
 //! `AddressCounts`: how many connections each address has, where a listener limits them.
 //!
 //! Invariant: an address is in the table as long as it has a connection that was counted, so the table is never larger than
-//! there are connections. Addresses are hashed with a key of the process: nobody can choose them so that they collide.
+//! there are connections. Addresses are hashed with a key of the process: nobody can choose them so that they collide. (What
+//! processes share is without such a key; see `address_table.rs` for what a full set means.)
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_reactor::PeerAddress;
 
-use crate::address_table::{AddressTable, Place, key_of};
+use crate::address_table::{AddressTable, Place};
 
 /// The counts of the loops that share them: those of a worker, so that its limit holds whichever loop a connection is given to;
 /// with [`with_table`](Self::with_table) it holds over several processes.
@@ -132,7 +133,7 @@ impl Shared {
 /// What stands for a peer in the tables.
 fn counted(peer: PeerAddress) -> Option<u64> {
     let PeerAddress::Inet(address) = peer else { return None };
-    Some(key_of(address.ip()))
+    Some(AddressTable::key_of(address.ip()))
 }
 
 #[cfg(test)]
@@ -253,6 +254,6 @@ mod tests {
         });
         let most = most.into_inner();
         assert!((1..=u64::from(LIMIT)).contains(&most), "{most}");
-        assert_eq!(table.total(key_of("192.0.2.1".parse().unwrap()), None), 0);
+        assert_eq!(table.total(AddressTable::key_of("192.0.2.1".parse().unwrap()), None), 0);
     }
 }

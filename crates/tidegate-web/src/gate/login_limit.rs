@@ -14,10 +14,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_engine::Words;
+use tidegate_engine::{AddressTable, Words};
 
 use super::networks::Source;
-use super::request_limit::{RequestLimit, key_of};
+use super::request_limit::RequestLimit;
 
 /// The attempts of all addresses at a site.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl LoginLimit {
 /// Who asks, in a word. The peers of Unix sockets are one.
 pub(super) fn key_of_source(source: Source) -> u64 {
     // In 0000::/8 as the addresses of IPv4 are, and none of them.
-    source.map_or(2, key_of)
+    source.map_or(2, AddressTable::key_of)
 }
 
 /// The same word in every worker: they are one program, and this hasher has no keys of its own.

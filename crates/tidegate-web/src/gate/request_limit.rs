@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidegate_engine::Words;
+use tidegate_engine::{AddressTable, Words};
 
 /// How often an address may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,6 @@ const WAYS: usize = 8;
 const SETS: usize = PLACES / WAYS;
 /// How often a place is looked for that another thread has taken meanwhile.
 const ATTEMPTS: usize = 4;
-/// A network of IPv6 has one bucket: whoever has an address of it has all of them.
-const V6_PREFIX: u32 = 64;
 
 impl RequestLimit {
     /// A limit over this memory, which was zero when it was new.
@@ -82,7 +80,7 @@ impl RequestLimit {
     ///
     /// In how many whole seconds the next one is there, at least 1.
     pub(crate) fn take(&self, address: IpAddr, now_ns: u64) -> Result<(), u64> {
-        self.take_of(key_of(address), now_ns)
+        self.take_of(AddressTable::key_of(address), now_ns)
     }
 
     /// As [`take`](Self::take), of whoever has this word, which is not 0.
@@ -155,19 +153,6 @@ impl RequestLimit {
             }
         }
         None
-    }
-}
-
-/// The address in a word that is never 0, which marks a place that is free. IPv4 addresses stand where IPv6 has none: in
-/// `0000::/8`, which is reserved (RFC 4291, section 2.4).
-pub(super) fn key_of(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
-        IpAddr::V6(address) => {
-            let prefix = u64::try_from(address.to_bits() >> (128 - V6_PREFIX)).unwrap_or(u64::MAX);
-            // ::1 and its neighbours.
-            if prefix == 0 { 1 } else { prefix }
-        }
     }
 }
 
@@ -271,7 +256,7 @@ mod tests {
     fn addresses_spread_over_the_sets() {
         let mut counts = vec![0usize; SETS];
         for n in 0..u32::try_from(PLACES).unwrap() {
-            counts[set_of(key_of(v4(0x0a00_0000 + n)))] += 1;
+            counts[set_of(AddressTable::key_of(v4(0x0a00_0000 + n)))] += 1;
         }
         assert!(counts.iter().all(|&count| count <= 4 * WAYS), "{:?}", counts.iter().max());
     }
